@@ -1,0 +1,32 @@
+# Two commands on a fresh machine with Python >= 3.10 and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EPSILON ?= 8
+DATA := .cache/demo
+
+.PHONY: demo test lint compare clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: $(VENV)/installed  ## fine-tune a language model privately, and judge the run by three accountants
+	$(BIN)/python examples/fetch_demo_data.py --output $(DATA)
+	$(BIN)/python examples/finetune_movie_reviews.py --data $(DATA) --target-epsilon $(EPSILON)
+
+test: lint  ## check style and types, then run every test
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+compare: $(VENV)/installed  ## the README's table against RDP and PRV
+	$(BIN)/python benchmarks/compare.py
+
+clean:
+	rm -rf $(VENV) .cache demo_output build *.egg-info

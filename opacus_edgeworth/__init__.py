@@ -1,0 +1,1 @@
+"""Certified privacy accounting for DP-SGD, as an Opacus accountant."""

@@ -1,0 +1,18 @@
+"""Type names shared by the numerical core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float64]
+ComplexArray: TypeAlias = NDArray[np.complex128]
+
+Direction: TypeAlias = Literal["remove", "add"]
+"""Which of the two adjacent datasets is the larger: "remove" is (P, Q), "add" is (Q, P), P the subsampled side."""
+
+History: TypeAlias = Iterable[Sequence[float]]
+"""What Opacus keeps: (noise_multiplier, sample_rate, steps) per phase."""

@@ -1,0 +1,78 @@
+"""Checks at the public edge: each message gives name, value, allowed range and a remedy."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+from opacus_edgeworth.errors import InvalidParameterError
+
+
+def as_real(name: str, value: Any) -> float:
+    """Return `value` as a float; refuse NaN, booleans and whatever is not a real number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        try:  # NumPy scalars, 0-d arrays and tensors are numbers too, but strings are not
+            if isinstance(value, (bool, str, bytes)) or getattr(value, "shape", None) != ():
+                raise TypeError
+            value = value.item()
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise TypeError
+        except (TypeError, AttributeError):
+            raise InvalidParameterError(f"{name}={value!r} is not a real number; pass a float") from None
+    number = float(value)
+    if math.isnan(number):
+        raise InvalidParameterError(f"{name}=nan is not a number; check the computation that produced it")
+    return number
+
+
+def as_noise_multiplier(value: Any) -> float:
+    """Return a noise multiplier, >= 0 and finite (0 is no privacy: epsilon is infinite)."""
+    number = as_real("noise_multiplier", value)
+    if not 0.0 <= number < math.inf:
+        raise InvalidParameterError(
+            f"noise_multiplier={number!r} must be in [0, inf): it is the noise standard deviation over the clipping norm"
+        )
+    return number
+
+
+def as_sample_rate(value: Any) -> float:
+    """Return a Poisson sampling probability, in [0, 1]."""
+    number = as_real("sample_rate", value)
+    if not 0.0 <= number <= 1.0:
+        remedy = "it is the probability that one example enters a batch (expected batch size / dataset size)"
+        if number > 1.0:
+            remedy += (
+                "; under gradient accumulation Opacus passes sample_rate x accumulated steps, which must stay <= 1:"
+                " accumulate fewer batches, use a smaller physical batch, or train with BatchMemoryManager"
+            )
+        raise InvalidParameterError(f"sample_rate={number!r} must be in [0, 1]; {remedy}")
+    return number
+
+
+def as_steps(value: Any, *, name: str = "steps") -> int:
+    """Return a number of steps, an integer >= 0 (an integral float is accepted, as Opacus produces them)."""
+    number = as_real(name, value)
+    if not 0.0 <= number < math.inf or number != math.floor(number):
+        raise InvalidParameterError(f"{name}={value!r} must be an integer >= 0; round it to whole optimizer steps")
+    if number > 2.0**53:
+        raise InvalidParameterError(f"{name}={value!r} must be at most 2**53; no training run is longer")
+    return int(number)
+
+
+def as_delta(value: Any, *, name: str = "delta") -> float:
+    """Return a delta in [0, 1]; the ends have exact answers (epsilon infinite or finite at 0, and 0 at 1)."""
+    number = as_real(name, value)
+    if not 0.0 <= number <= 1.0:
+        raise InvalidParameterError(
+            f"{name}={number!r} must be in [0, 1]; it is a probability, usually below 1 / dataset size"
+        )
+    return number
+
+
+def as_epsilon(value: Any, *, name: str = "epsilon") -> float:
+    """Return an epsilon in [0, inf]."""
+    number = as_real(name, value)
+    if number < 0.0:
+        raise InvalidParameterError(f"{name}={number!r} must be >= 0")
+    return number

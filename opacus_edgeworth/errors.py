@@ -1,0 +1,17 @@
+"""The errors and warnings of this package."""
+
+
+class EdgeworthError(Exception):
+    """Root of every error that this package raises on purpose."""
+
+
+class InvalidParameterError(EdgeworthError, ValueError):
+    """An argument is outside its domain; the message names it, its value, its range and the remedy."""
+
+
+class CalibrationError(EdgeworthError):
+    """No parameter in the searched range meets the privacy target."""
+
+
+class CertificationError(EdgeworthError):
+    """A bound of the requested quality could not be proved."""

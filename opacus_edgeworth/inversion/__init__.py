@@ -1,0 +1,1 @@
+"""Engines that turn a composition into bounds on delta."""
