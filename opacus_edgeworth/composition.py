@@ -1,0 +1,109 @@
+"""A training history as one composition: equal steps merged, limits set apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from opacus_edgeworth._types import FloatArray
+from opacus_edgeworth._validate import as_steps
+from opacus_edgeworth.errors import InvalidParameterError
+from opacus_edgeworth.mechanisms import Gaussian, PoissonSubsampledGaussian
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """Independent steps, grouped: subsampled phases, one Gaussian for all unsampled ones, and noiseless ones.
+
+    Args:
+      noise_multiplier: shape (P,), > 0, of the phases with 0 < sample_rate < 1, sorted.
+      sample_rate: shape (P,), in (0, 1).
+      steps: shape (P,), whole numbers >= 1.
+      gaussian: sum of steps / noise_multiplier^2 over the phases with sample_rate 1; relative error `gaussian_error`.
+      gaussian_error: bound on the relative rounding error of `gaussian`.
+      log_hidden: log of the probability that no noiseless step samples the example: 0 without such steps,
+        -inf if one of them has sample_rate 1.
+    """
+
+    noise_multiplier: FloatArray
+    sample_rate: FloatArray
+    steps: FloatArray
+    gaussian: float
+    gaussian_error: float
+    log_hidden: float
+
+    @property
+    def phases(self) -> int:
+        """The number of distinct subsampled phases, P."""
+        return int(self.steps.size)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was revealed: no steps, or sample_rate 0 throughout."""
+        return self.phases == 0 and self.gaussian == 0.0 and self.log_hidden == 0.0
+
+    def add_direction_limit(self) -> float:
+        """Return a lower end of the epsilon at and above which delta is exactly 0 in the add direction.
+
+        There L <= -log(1 - q) per step, so the sum never exceeds -sum n log(1 - q); infinite if some step has q = 1.
+        The value is rounded up, so that "epsilon >= limit" proves delta = 0.
+        """
+        if self.gaussian > 0.0:
+            return math.inf
+        total = float(-(self.steps @ np.log1p(-self.sample_rate)))
+        return total * (1.0 + 2.0**-52 * (self.phases + 8))
+
+
+def parse_history(history: Iterable[Any]) -> dict[tuple[float, float], int]:
+    """Return {(noise_multiplier, sample_rate): steps}, every entry checked.
+
+    Args:
+      history: (noise_multiplier, sample_rate, steps) triples as Opacus keeps them, or (mechanism, steps) pairs.
+
+    Raises:
+      InvalidParameterError: an entry has another form, or one of its numbers is outside its range.
+    """
+    merged: dict[tuple[float, float], int] = {}
+    try:
+        entries = [tuple(entry) for entry in history]
+    except TypeError:
+        raise InvalidParameterError(
+            f"history={history!r} must be a list of (noise_multiplier, sample_rate, steps) or (mechanism, steps)"
+        ) from None
+    for index, entry in enumerate(entries):
+        try:
+            step, steps = _parse_entry(entry)
+        except InvalidParameterError as error:
+            raise InvalidParameterError(f"history[{index}]: {error}") from None
+        key = (step.noise_multiplier, step.sample_rate)
+        merged[key] = merged.get(key, 0) + steps
+    return merged
+
+
+def _parse_entry(entry: tuple[Any, ...]) -> tuple[PoissonSubsampledGaussian | Gaussian, int]:
+    """Return one phase's mechanism and count."""
+    if len(entry) == 2 and isinstance(entry[0], (PoissonSubsampledGaussian, Gaussian)):
+        return entry[0], as_steps(entry[1])
+    if len(entry) == 3:
+        return PoissonSubsampledGaussian(entry[0], entry[1]), as_steps(entry[2])
+    raise InvalidParameterError(f"{entry!r} must be (noise_multiplier, sample_rate, steps) or (mechanism, steps)")
+
+
+def compose(history: Iterable[Any]) -> Composition:
+    """Return the composition of a history; the order of its entries does not matter, to the last bit.
+
+    Raises:
+      InvalidParameterError: see `parse_history`.
+    """
+    active = sorted((key, steps) for key, steps in parse_history(history).items() if steps > 0 and key[1] > 0.0)
+    sampled = [(s, q, n) for (s, q), n in active if q < 1.0 and s > 0.0]
+    full = [(s, n) for (s, q), n in active if q == 1.0 and s > 0.0]
+    noiseless = [(q, n) for (s, q), n in active if s == 0.0]
+    columns = np.array(sampled, dtype=np.float64).reshape(-1, 3)
+    gaussian = math.fsum(n / s / s for s, n in full)
+    log_hidden = math.fsum(n * math.log1p(-q) if q < 1.0 else -math.inf for q, n in noiseless)
+    return Composition(columns[:, 0], columns[:, 1], columns[:, 2], gaussian, 2.0**-50, log_hidden)
