@@ -15,3 +15,7 @@ class CalibrationError(EdgeworthError):
 
 class CertificationError(EdgeworthError):
     """A bound of the requested quality could not be proved."""
+
+
+class OutOfReachError(EdgeworthError):
+    """One engine cannot treat a regime at reasonable cost; the caller turns to another (never seen by users)."""
