@@ -92,7 +92,7 @@ def tilted_steps(steps: Composition, tilt: float, reach: float) -> TiltedSteps:
     """
     s, q = steps.noise_multiplier[:, None], steps.sample_rate[:, None]
     log_accuracy = 38.0 + math.log(float(steps.steps.max()))
-    spacing, score = _grid(steps, tilt, reach, log_accuracy)
+    spacing, score = grid_points(steps, tilt, reach, log_accuracy)
     loss = privacy_loss(score, s, q)
     slope = loss_slope(loss, score, s, q)
     loss_error = privacy_loss_error(loss, slope, score, s)
@@ -177,7 +177,7 @@ def _fine_moments(
     return log_phi, excess_error + 4.0 * ULP * np.abs(excess), slope, slope_error + 4.0 * ULP * np.abs(slope)
 
 
-def _grid(
+def grid_points(
     steps: Composition, tilt: float, reach: float, log_accuracy: float
 ) -> tuple[FloatArray, FloatArray]:
     """Return spacings (P, 1) and scores (P, J); spacings have 8 significant bits, so that every score is exact."""
