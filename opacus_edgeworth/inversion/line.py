@@ -22,7 +22,7 @@ from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.quadrature import ULP, TiltedSteps, tilted_steps
-from opacus_edgeworth.inversion.saddle import moments, saddle_for_delta, saddle_for_epsilon, saddle_in_strip
+from opacus_edgeworth.inversion.saddle import log_kappa, moments, saddle_for_delta, saddle_for_epsilon, saddle_in_strip
 from opacus_edgeworth.inversion.truncation import decay_bound
 
 TARGET = 32.0
@@ -97,8 +97,7 @@ class Line:
             rate = abs(other - self.c) * 2.0 * math.pi / self.step
             if rate < 0.1:
                 continue
-            log_kappa = (other - 1.0) * math.log(other - 1.0) - other * math.log(other) if other > 1.0 else 0.0
-            bound = log_kappa + log_mgf - (other - 1.0) * epsilon - rate - math.log(-math.expm1(-rate))
+            bound = log_kappa(other) + log_mgf - (other - 1.0) * epsilon - rate - math.log(-math.expm1(-rate))
             if other > self.c:
                 above = min(above, bound)
             else:
@@ -145,16 +144,15 @@ def _make_line(steps: Composition, c: float, direction: Direction, epsilon: floa
     gap = c - 1.0
     if gap == 0.0 or c == 0.0:
         raise OutOfReachError("the saddle point is at a pole")
-    _, _, curvature = moments(steps, c, direction)
+    rough_peak, _, curvature = moments(steps, c, direction)
     spread = math.sqrt(curvature + 1.0 / c**2 + 1.0 / gap**2)
-    chernoff = _chernoff_points(steps, c, direction, spread)
-    sign = 1.0 if direction == "remove" else -1.0
+    log_value = rough_peak - gap * epsilon - math.log(abs(c * gap) * spread * 2.51)
+    chernoff = _chernoff_points(steps, c, direction, epsilon, log_value, spread)
     tilt = c if direction == "remove" else -gap
     gaussian_log = 0.5 * steps.gaussian * c * gap
 
     at_rest = tilted_steps(steps, tilt, 0.0) if steps.phases else None
-    log_peak = gaussian_log + (float(steps.steps @ at_rest.log_mgf) if at_rest else 0.0)
-    log_value = log_peak - gap * epsilon - math.log(abs(c * gap) * spread * 2.51)
+    log_peak = gaussian_log
     step = _node_distance(c, chernoff, epsilon, log_value, spread)
     last, log_beyond = _last_node(steps, at_rest, spread, abs(c * gap))
     count = math.ceil(last / step) + 1
@@ -173,42 +171,51 @@ def _make_line(steps: Composition, c: float, direction: Direction, epsilon: floa
         log_peak_error += float(steps.steps @ tilted.log_mgf_error)
         log_peak = gaussian_log + float(steps.steps @ tilted.log_mgf)
         log_peak_error += ULP * steps.phases * float(steps.steps @ np.abs(tilted.log_mgf))
-    if sign < 0.0:
+    if direction == "add":  # G(z) = Phi(1 - z), and 1 - z = t - iy
         log_cf = np.conj(log_cf)
     return Line(c, gap, step, y, log_cf, error, log_peak, log_peak_error, log_beyond, chernoff)
 
 
 def _chernoff_points(
-    steps: Composition, c: float, direction: Direction, spread: float
+    steps: Composition, c: float, direction: Direction, epsilon: float, log_value: float, spread: float
 ) -> tuple[tuple[float, float], ...]:
-    """Return points on both sides of c with upper bounds on G there."""
-    points: list[tuple[float, float]] = [(1.0, 0.0)]
+    """Return points on both sides of c with upper bounds on G there: the ends of the strip, or well chosen."""
     if c < 1.0:
         return ((0.0, 0.0), (1.0, 0.0))
-    offsets = [8.0, 3.0] if steps.phases else [8.0]
-    candidates = [c + offset / spread for offset in offsets]
-    if c - 8.0 / spread > 1.0:
-        candidates.append(c - 8.0 / spread)
-    for other in candidates:
-        log_mgf = 0.5 * steps.gaussian * other * (other - 1.0) * (1.0 + steps.gaussian_error)
-        if steps.phases:
-            tilted = tilted_steps(steps, other if direction == "remove" else 1.0 - other, 0.0)
-            log_mgf += float(steps.steps @ (tilted.log_mgf + tilted.log_mgf_error))
-        points.append((other, log_mgf * (1.0 + 1e-12) if log_mgf > 0.0 else log_mgf))
-    return tuple(points)
+    best, best_room = c, 0.0
+    for offset in (6.0, 3.0, 1.5, 0.75, 0.375):  # G may take off just above c, or not: look before proving
+        other = c + offset / spread
+        room = _alias_room(c, other, moments(steps, other, direction)[0], epsilon, log_value)
+        if room < best_room:
+            break
+        best, best_room = other, room
+    others = [best, c - 6.0 / spread] if c - 6.0 / spread > 1.0 else [best]
+    return ((1.0, 0.0), *((other, _upper_cgf(steps, other, direction)) for other in others))
+
+
+def _upper_cgf(steps: Composition, c: float, direction: Direction) -> float:
+    """Return a proved upper bound on G(c), c > 1."""
+    log_mgf = 0.5 * steps.gaussian * c * (c - 1.0) * (1.0 + steps.gaussian_error)
+    if steps.phases:
+        tilted = tilted_steps(steps, c if direction == "remove" else 1.0 - c, 0.0)
+        log_mgf += float(steps.steps @ (tilted.log_mgf + tilted.log_mgf_error))
+    return log_mgf * (1.0 + ULP * (steps.phases + 8))
+
+
+def _alias_room(c: float, other: float, log_mgf: float, epsilon: float, log_value: float) -> float:
+    """Return the largest h at which Chernoff at `other` puts the alias sum at e^-TARGET of the value."""
+    excess = log_kappa(other) + log_mgf - (other - 1.0) * epsilon - log_value + TARGET
+    return abs(other - c) * 2.0 * math.pi / max(excess, 1.0)
 
 
 def _node_distance(
     c: float, chernoff: tuple[tuple[float, float], ...], epsilon: float, log_value: float, spread: float
 ) -> float:
     """Return the largest h at which both alias sums are about e^-TARGET of the value, rounded to 8 bits."""
-    distance = {True: 0.0, False: 0.0}
+    rooms = {above: [0.0] for above in (True, False)}
     for other, log_mgf in chernoff:
-        log_kappa = (other - 1.0) * math.log(other - 1.0) - other * math.log(other) if other > 1.0 else 0.0
-        excess = log_kappa + log_mgf - (other - 1.0) * epsilon - log_value + TARGET
-        room = abs(other - c) * 2.0 * math.pi / max(excess, 1.0)
-        distance[other > c] = max(distance[other > c], room)
-    step = min(distance[True], distance[False], 1.0 / spread)
+        rooms[other > c].append(_alias_room(c, other, log_mgf, epsilon, log_value))
+    step = min(max(rooms[True]), max(rooms[False]), 1.0 / spread)
     if not step > 0.0:
         raise OutOfReachError("no distance of nodes bounds the alias terms")
     mantissa, exponent = math.frexp(step)

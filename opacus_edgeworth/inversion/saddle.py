@@ -65,10 +65,11 @@ def _rough_moments(steps: Composition, tilt: float):
 def saddle_for_epsilon(steps: Composition, epsilon: float, direction: Direction) -> float:
     """Return about the c > 1 that minimises G(c) + (1 - c) epsilon - log(c (c - 1))."""
 
-    def rising(d: float) -> tuple[float, float]:
+    def rising(d: float) -> tuple[float, float, float]:
         _, slope, curvature = moments(steps, 1.0 + d, direction)
         value = slope - epsilon - 1.0 / (1.0 + d) - 1.0 / d
-        return value, d * (curvature + 1.0 / (1.0 + d) ** 2 + 1.0 / d**2)
+        curvature += 1.0 / (1.0 + d) ** 2 + 1.0 / d**2
+        return value, d * curvature, d * math.sqrt(curvature)
 
     return 1.0 + math.exp(_increasing_root(rising, _first_log_tilt(steps)))
 
@@ -82,26 +83,32 @@ def saddle_for_delta(steps: Composition, delta: float, direction: Direction) -> 
     """
     log_delta = math.log(delta)
 
-    def rising(d: float) -> tuple[float, float]:
+    def rising(d: float) -> tuple[float, float, float]:
         value, slope, curvature = moments(steps, 1.0 + d, direction)
-        log_kappa = d * math.log(d) - (1.0 + d) * math.log1p(d)
-        gap = d * (slope + math.log(d) - math.log1p(d)) - (value + log_kappa - log_delta)
-        return gap, d * (d * curvature + 1.0 / (1.0 + d))
+        gap = d * (slope + math.log(d) - math.log1p(d)) - (value + log_kappa(1.0 + d) - log_delta)
+        derivative = d * curvature + 1.0 / (1.0 + d)
+        return gap, d * derivative, math.sqrt(d * derivative)
 
     d = math.exp(_increasing_root(rising, _first_log_tilt(steps)))
     value, _, _ = moments(steps, 1.0 + d, direction)
-    log_kappa = d * math.log(d) - (1.0 + d) * math.log1p(d)
-    return 1.0 + d, (value + log_kappa - log_delta) / d
+    return 1.0 + d, (value + log_kappa(1.0 + d) - log_delta) / d
+
+
+def log_kappa(c: float) -> float:
+    """Return log of the Chernoff constant (c - 1)^{c - 1} / c^c for c > 1, and 0 for 0 <= c <= 1."""
+    return (c - 1.0) * math.log(c - 1.0) - c * math.log(c) if c > 1.0 else 0.0
 
 
 def saddle_in_strip(steps: Composition, epsilon: float, direction: Direction) -> float:
-    """Return about the c in (0, 1) that minimises G(c) + (1 - c) epsilon - log(c (1 - c)), by its logit."""
+    """Return about the c in (0, 1) that minimises G(c) + (1 - c) epsilon - log(c (1 - c))."""
 
-    def rising(odds: float) -> tuple[float, float]:
+    def rising(odds: float) -> tuple[float, float, float]:
         c = odds / (1.0 + odds)
         _, slope, curvature = moments(steps, c, direction)
         value = slope - epsilon - 1.0 / c + 1.0 / (1.0 - c)
-        return value, c * (1.0 - c) * (curvature + 1.0 / c**2 + 1.0 / (1.0 - c) ** 2)
+        curvature += 1.0 / c**2 + 1.0 / (1.0 - c) ** 2
+        width = c * (1.0 - c)
+        return value, width * curvature, width * math.sqrt(curvature)
 
     odds = math.exp(_increasing_root(rising, 0.0))
     return odds / (1.0 + odds)
@@ -109,27 +116,37 @@ def saddle_in_strip(steps: Composition, epsilon: float, direction: Direction) ->
 
 def _first_log_tilt(steps: Composition) -> float:
     """Return log(c - 1) of a Gaussian with the variance log(1 + q^2 (e^{1/s^2} - 1)) per step, roughly."""
-    spread = 1.0 / np.minimum(steps.noise_multiplier, 1e100) ** 2
-    variance = steps.gaussian + float(steps.steps @ np.log1p(steps.sample_rate**2 * np.expm1(np.minimum(spread, 40.0))))
-    return math.log(4.0 / math.sqrt(max(variance, 1e-200))) if variance < 1e4 else math.log(0.04)
+    spread = np.minimum(1.0 / np.maximum(steps.noise_multiplier, 1e-3) ** 2, 40.0)
+    variance = steps.gaussian + float(steps.steps @ np.log1p(steps.sample_rate**2 * np.expm1(spread)))
+    return math.log(4.0 / math.sqrt(min(max(variance, 1e-20), 1e4)))
 
 
-def _increasing_root(rising: Callable[[float], tuple[float, float]], start: float) -> float:
-    """Return about the root in log x of an increasing function given with its derivative in log x."""
+def _increasing_root(rising: Callable[[float], tuple[float, float, float]], start: float) -> float:
+    """Return about the root in log x of an increasing function.
+
+    `rising` gives the function, its derivative in log x, and the scale of log x in units of the integrand's width:
+    a Newton step of a fifth of that width is close enough. G may take off exponentially, where Newton's steps from
+    above are short: they are doubled as long as the sign stays.
+    """
     low, high = -math.inf, math.inf
     at = min(max(start, -LARGEST_LOG_TILT), LARGEST_LOG_TILT)
+    stretch = 1.0
+    previous = 0.0
     for _ in range(80):
-        value, derivative = rising(math.exp(at))
-        if not math.isfinite(value):
-            value, derivative = math.inf, math.inf
-        low, high = (at, high) if value < 0.0 else (low, at)
-        move = -value / derivative if math.isfinite(value) and derivative > 0.0 else -1.0
-        move = min(max(move, -2.0), 2.0)
-        if not low <= at + move <= high:
+        value, derivative, scale = rising(math.exp(at))
+        if math.isfinite(value) and math.isfinite(derivative) and derivative > 0.0:
+            move = -value / derivative
+            if abs(move) * scale < 0.2 and abs(move) < 0.2:
+                return at + move
+        else:
+            move = -1.0
+        low, high = (at, high) if move > 0.0 else (low, at)
+        stretch = 2.0 * stretch if move * previous > 0.0 else 1.0
+        previous = move
+        move = min(max(stretch * move, -2.0), 2.0)
+        if not low < at + move < high:
             move = 0.5 * (low + high) - at
         at += move
-        if abs(move) < 0.03:
-            return at
         if abs(at) > LARGEST_LOG_TILT:
             raise OutOfReachError(f"the saddle point lies beyond tilt e^{at:g}")
     return at
