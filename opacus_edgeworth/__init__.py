@@ -1,1 +1,25 @@
-"""Certified privacy accounting for DP-SGD, as an Opacus accountant."""
+"""Certified finite-sample privacy accounting for DP-SGD, as an Opacus accountant.
+
+`import opacus_edgeworth` registers `accountant="edgeworth"` with Opacus.
+"""
+
+from opacus_edgeworth import mechanisms
+from opacus_edgeworth.accountant import EdgeworthAccountant, register
+from opacus_edgeworth.bounds import Bounds
+from opacus_edgeworth.calibration import calibrate_noise_multiplier
+from opacus_edgeworth.curve import PrivacyCurve
+from opacus_edgeworth.errors import CalibrationError, CertificationError, EdgeworthError, InvalidParameterError
+
+__all__ = [
+    "Bounds",
+    "CalibrationError",
+    "CertificationError",
+    "EdgeworthAccountant",
+    "EdgeworthError",
+    "InvalidParameterError",
+    "PrivacyCurve",
+    "calibrate_noise_multiplier",
+    "mechanisms",
+]
+
+register()

@@ -6,7 +6,10 @@ order. With x - x_j = q (e^w - e^{w_j}), the excess of a group is q times
 
     [Phi(u - 1/s)]_{tau_j}^{tau_{j+1}} - e^{w_j} [Phi(u)]_{tau_j}^{tau_{j+1}},
 
-in closed form, and rises with tau_{j+1}. Where no cut below the next node balances a group, the safe side is taken.
+in closed form, and rises with tau_{j+1}. Exact balance alone would be unstable where the density falls (wide and
+narrow groups alternate ever more), so each cut is held near the quasi-stationary one, half-way between the nodes plus
+r W^2 / 12 (r the logarithmic slope of the density of x, W the distance of nodes), as far as the safe side permits: in
+the remove direction a group may reach further up than balance asks, in the add direction less far.
 """
 
 from __future__ import annotations
@@ -15,13 +18,16 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from opacus_edgeworth._types import Direction, FloatArray
 
 ULP = 2.0**-52
-NODES = 256
-FIRST_CUT = 0.75
-"""Where the first group ends, in grid spacings above log(1 - q)."""
+NODES = 1024
+LOOK_AHEAD = 12
+"""Nodes over which the first cut is chosen."""
+FREE_NODES = 4
+"""Nodes whose cuts only balance: there the density changes too much from node to node to be held calm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,34 +46,65 @@ class Head:
 
 
 def gather_head(s: float, q: float, spacing: float, direction: Direction) -> Head:
-    """Return the head for noise multiplier s, sample rate q and the distance `spacing` of grid losses."""
+    """Return the head for noise multiplier s, sample rate q and the distance `spacing` of grid losses.
+
+    Every first cut gives a law below; the one that loses least over the first nodes is taken.
+    """
+
+    def loss(first: float) -> float:
+        return _gather(s, q, spacing, direction, float(first), LOOK_AHEAD)[1]
+
+    candidates = np.geomspace(0.1, 6.0, 24)
+    best = int(np.argmin([loss(first) for first in candidates]))
+    around = candidates[max(best - 1, 0)], candidates[min(best + 1, candidates.size - 1)]
+    first = float(minimize_scalar(loss, bounds=around, method="bounded", options={"maxiter": 24}).x)
+    if loss(first) > loss(candidates[best]):
+        first = float(candidates[best])
+    return _gather(s, q, spacing, direction, first, NODES)[0]
+
+
+def _gather(
+    s: float, q: float, spacing: float, direction: Direction, first: float, nodes: int
+) -> tuple[Head, float]:
+    """Return the head with its first cut `first` spacings above log(1 - q), and how far it moves means of e^w."""
     odds = (1.0 - q) / q
-    cut = _score(math.expm1(FIRST_CUT * spacing) * odds, s)
-    everything = _mass(-math.inf, cut, 0.0)
-    mean_odds = _mass(-math.inf, cut, 1.0 / s) / everything  # mean of e^w over the first group
+    previous = _score(math.expm1(first * spacing) * odds, s)
+    everything = _mass(-math.inf, previous, 0.0)
+    mean_odds = _mass(-math.inf, previous, 1.0 / s) / max(everything, 1e-300)  # mean of e^w over the first group
     lean = 1.0 - 1e-12 if direction == "remove" else 1.0 + 1e-12
     start = math.log1p(mean_odds / odds * lean)
-    mass = np.zeros(NODES)
-    mass[0] = everything - _rounding(everything, cut)
-    previous = cut
-    for j in range(1, NODES):
-        node = math.expm1(start + j * spacing) * odds
-        following = _score(math.expm1(start + (j + 1) * spacing) * odds, s)
-        cut = _balancing_cut(previous, _score(node, s), following, node, s, direction)
+    mass = np.zeros(nodes)
+    mass[0] = everything - _rounding(everything, previous)
+    loss = 0.0
+    for j in range(1, nodes):
+        node, beyond = (math.expm1(start + (j + i) * spacing) * odds for i in (0, 1))
+        at, following = _score(node, s), _score(beyond, s)
+        if previous >= at:  # a first cut beyond the second node cannot be used
+            return Head(start, np.maximum(mass, 0.0), previous), 1e30
+        cut = _balancing_cut(previous, at, following, node, s, direction)
         if cut is None:  # remove direction, too much on the left: raise only the balanced share, lower the rest
             cut = following
-            left = _score(node, s)
-            lowering = _excess(left, cut, node, s)[0]
-            raising = -_excess(previous, left, node, s)[0]
-            share = 0.999 * max(lowering, 0.0) / raising
-            gathered = _mass(previous, left, 0.0)
+            raising = -_excess(previous, at, node, s)[0]
+            share = (1.0 - 1e-9) * max(_excess(at, cut, node, s)[0], 0.0) / raising
+            gathered = _mass(previous, at, 0.0)
             mass[j - 1] += (1.0 - share) * gathered
-            mass[j] = share * gathered + _mass(left, cut, 0.0)
+            mass[j] = share * gathered + _mass(at, cut, 0.0)
+            loss += (1.0 - share) * gathered * (beyond - node)
         else:
+            if j >= FREE_NODES:
+                calm = _calm_cut(node, beyond - node, s)
+                cut = max(cut, calm) if direction == "remove" else max(previous, min(cut, calm))
             mass[j] = _mass(previous, cut, 0.0)
+            loss += abs(_excess(previous, cut, node, s)[0])
         mass[j] -= _rounding(_mass(previous, cut, 0.0), cut)
         previous = cut
-    return Head(start, np.maximum(mass, 0.0), previous)
+    return Head(start, np.maximum(mass, 0.0), previous), loss
+
+
+def _calm_cut(node: float, width: float, s: float) -> float:
+    """Return the quasi-stationary cut above a node (an e^w), `width` below the next one."""
+    fall = max(1.0 + s * _score(node, s), 0.0) * width / node  # r W
+    return _score(node + width * min(0.5 + fall / 12.0, 0.7), s)
 
 
 def _score(odds: float, s: float) -> float:
@@ -118,12 +155,21 @@ def _balancing_cut(
         return None
     if direction == "add" and not safe(low):
         return previous  # an empty group
+    middle = 2.0 * at - previous if math.isfinite(previous) else 0.5 * (low + high)
     for _ in range(60):
-        middle = 0.5 * (low + high)
         if not low < middle < high:
-            break
-        if safe(middle) == (direction == "remove"):
-            high = middle
+            middle = 0.5 * (low + high)
+            if not low < middle < high:
+                break
+        excess, error = _excess(previous, middle, node, s)
+        if sign * excess >= error:
+            low, high = (low, middle) if direction == "remove" else (middle, high)
+            if sign * excess <= 8.0 * error:
+                break
         else:
-            low = middle
+            low, high = (middle, high) if direction == "remove" else (low, middle)
+        # Newton towards twice the error on the safe side; d excess / d cut = N(cut) (e^w - e^{w_j})
+        density = math.exp(-0.5 * middle * middle) / math.sqrt(2.0 * math.pi)
+        slope = density * (math.exp(middle / s - 0.5 / s**2) - node)
+        middle = middle + (2.0 * sign * error - excess) / slope if slope > 0.0 else math.nan
     return high if direction == "remove" else low

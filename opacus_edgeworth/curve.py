@@ -1,0 +1,209 @@
+"""The privacy curve of a history: delta as a function of epsilon, and back, as proved bounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from opacus_edgeworth._types import Direction
+from opacus_edgeworth._validate import as_delta, as_epsilon
+from opacus_edgeworth.bounds import Bounds
+from opacus_edgeworth.composition import Composition, compose, parse_history
+from opacus_edgeworth.errors import InvalidParameterError, OutOfReachError
+from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon
+from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
+from opacus_edgeworth.inversion.lattice import make_lattice
+from opacus_edgeworth.inversion.line import line_for_delta, line_for_epsilon
+from opacus_edgeworth.inversion.root import invert_delta
+from opacus_edgeworth.inversion.saddle import saddle_for_delta, saddle_for_epsilon
+
+NARROW = 1e-9
+"""Relative width at which no further engine is asked."""
+NARROW_ENOUGH = 1e-5
+"""Relative width at which the lattice stops growing."""
+LATTICE_SIZES = (1 << 16, 1 << 18, 1 << 20)
+MAX_LATTICE_WORK = 1 << 23
+"""Lattice size times phases."""
+
+
+class PrivacyCurve:
+    """How private a training history is: immutable, of proved bounds, for add/remove adjacency.
+
+    Args:
+      history: (noise_multiplier, sample_rate, steps) triples as Opacus keeps them (`accountant.history`), or
+        (mechanism, steps) pairs; order does not matter. An empty history reveals nothing.
+
+    Raises:
+      InvalidParameterError: an entry is malformed or outside its range; the message names it.
+
+    Example:
+      >>> curve = PrivacyCurve([(1.0, 0.01, 1000)])
+      >>> round(curve.epsilon(1e-5).upper, 6)
+      2.101375
+    """
+
+    __slots__ = ("_history", "_steps")
+
+    def __init__(self, history: Iterable[Any]) -> None:
+        merged = parse_history(history)
+        self._history = tuple((s, q, n) for (s, q), n in merged.items())
+        self._steps = compose(self._history)
+
+    def __repr__(self) -> str:
+        return f"PrivacyCurve({list(self._history)!r})"
+
+    @property
+    def history(self) -> tuple[tuple[float, float, int], ...]:
+        """The (noise_multiplier, sample_rate, steps) phases, equal ones merged."""
+        return self._history
+
+    @overload
+    def delta(self, epsilon: float) -> Bounds: ...
+    @overload
+    def delta(self, epsilon: ArrayLike) -> Bounds | NDArray[np.object_]: ...
+    def delta(self, epsilon: ArrayLike) -> Bounds | NDArray[np.object_]:
+        """Return bounds on the least delta with (epsilon, delta)-differential privacy.
+
+        Args:
+          epsilon: in [0, inf], a number or an array of them.
+
+        Returns:
+          Bounds in [0, 1]; for an array, an object array of Bounds of its shape. The upper end never understates.
+
+        Raises:
+          InvalidParameterError: epsilon is negative, NaN or not a number.
+        """
+        return _each(epsilon, lambda value: history_delta(self._steps, as_epsilon(value)))
+
+    @overload
+    def epsilon(self, delta: float) -> Bounds: ...
+    @overload
+    def epsilon(self, delta: ArrayLike) -> Bounds | NDArray[np.object_]: ...
+    def epsilon(self, delta: ArrayLike) -> Bounds | NDArray[np.object_]:
+        """Return bounds on the least epsilon >= 0 with (epsilon, delta)-differential privacy.
+
+        Args:
+          delta: in [0, 1], a number or an array of them. At 0 epsilon is infinite (Gaussian noise hides no event
+            completely) unless nothing was revealed; at 1 it is 0.
+
+        Returns:
+          Bounds in [0, inf]; for an array, an object array of Bounds of its shape. The upper end never understates.
+
+        Raises:
+          InvalidParameterError: delta is outside [0, 1], NaN or not a number.
+        """
+        return _each(delta, lambda value: history_epsilon(self._steps, as_delta(value)))
+
+
+def _each(values: ArrayLike, function: Callable[[Any], Bounds]) -> Any:
+    """Apply a function to a number, or to every number of an array."""
+    if isinstance(values, (list, tuple, np.ndarray)) and np.ndim(values) > 0:
+        array = np.asarray(values)
+        result = np.empty(array.shape, dtype=object)
+        for index in np.ndindex(array.shape):
+            result[index] = function(array[index])
+        return result
+    if isinstance(values, (list, tuple)):
+        raise InvalidParameterError(f"{values!r} is not a number or an array of numbers")
+    return function(values)
+
+
+def history_delta(steps: Composition, epsilon: float) -> Bounds:
+    """Return bounds on delta at epsilon in [0, inf]; the larger of the two directions."""
+    if steps.is_empty:
+        return Bounds(0.0, 0.0)
+    if steps.log_hidden < 0.0:  # without noise the example is seen as soon as it is sampled
+        return Bounds(-math.expm1(steps.log_hidden) * (1.0 - 1e-12), 1.0)
+    if math.isinf(epsilon):
+        return Bounds(0.0, 0.0)
+    remove, add = (direction_delta(steps, epsilon, direction) for direction in ("remove", "add"))
+    return Bounds(max(remove.lower, add.lower), max(remove.upper, add.upper))
+
+
+def history_epsilon(steps: Composition, delta: float) -> Bounds:
+    """Return bounds on epsilon at delta in [0, 1]; the larger of the two directions."""
+    if steps.is_empty or delta == 1.0:
+        return Bounds(0.0, 0.0)
+    if steps.log_hidden < 0.0:
+        revealed = -math.expm1(steps.log_hidden) * (1.0 - 1e-12)
+        return Bounds(math.inf if delta < revealed else 0.0, math.inf)
+    if delta == 0.0:
+        return Bounds(math.inf, math.inf)
+    remove = direction_epsilon(steps, delta, "remove", elementary_epsilon(steps, delta))
+    if math.isfinite(remove.upper) and direction_delta(steps, remove.upper, "add").upper <= delta:
+        return remove
+    add = direction_epsilon(steps, delta, "add", remove.upper)
+    return Bounds(max(remove.lower, add.lower), max(remove.upper, add.upper))
+
+
+def direction_delta(steps: Composition, epsilon: float, direction: Direction) -> Bounds:
+    """Return bounds on one direction's delta at epsilon >= 0, by the engines in turn until one is narrow."""
+    if direction == "add" and epsilon >= steps.add_direction_limit():
+        return Bounds(0.0, 0.0)
+    if has_closed_form(steps):
+        return exact_delta(steps, epsilon, direction)
+    bounds = elementary_delta(steps, epsilon, direction)
+    try:
+        bounds = bounds.intersect(line_for_epsilon(steps, epsilon, direction).delta(epsilon))
+    except OutOfReachError:
+        pass  # the lattice follows
+    for size in LATTICE_SIZES:
+        if bounds.relative_width <= (NARROW if size == LATTICE_SIZES[0] else NARROW_ENOUGH):
+            break
+        if size * (steps.phases + 1) > MAX_LATTICE_WORK:
+            break
+        try:
+            c = saddle_for_epsilon(steps, epsilon, direction)
+            lattice = make_lattice(steps, c, direction, math.log(max(bounds.upper, 1e-300)), size)
+        except OutOfReachError:
+            break
+        bounds = bounds.intersect(lattice.delta(epsilon))
+    return bounds
+
+
+def direction_epsilon(steps: Composition, delta: float, direction: Direction, start: float) -> Bounds:
+    """Return bounds on one direction's epsilon at delta in (0, 1), by the engines in turn until one is narrow."""
+    if has_closed_form(steps):
+        return invert_delta(lambda e: direction_delta(steps, e, direction), delta, start, 1.0)
+    bounds = Bounds(0.0, elementary_epsilon(steps, delta))
+    try:
+        c, guess = saddle_for_delta(steps, delta, direction)
+    except OutOfReachError:
+        return bounds
+    try:
+        line, guess = line_for_delta(steps, delta, direction)
+        bounds = bounds.intersect(_invert(line.delta, steps, delta, direction, guess, c - 1.0))
+    except OutOfReachError:
+        pass  # the lattice follows
+    for size in LATTICE_SIZES:
+        if bounds.relative_width <= (NARROW if size == LATTICE_SIZES[0] else NARROW_ENOUGH):
+            break
+        if size * (steps.phases + 1) > MAX_LATTICE_WORK:
+            break
+        try:
+            lattice = make_lattice(steps, c, direction, math.log(delta), size)
+        except OutOfReachError:
+            break
+        bounds = bounds.intersect(_invert(lattice.delta, steps, delta, direction, guess, c - 1.0))
+    return bounds
+
+
+def _invert(
+    delta_at: Callable[[float], Bounds],
+    steps: Composition,
+    delta: float,
+    direction: Direction,
+    start: float,
+    slope: float,
+) -> Bounds:
+    """Invert one engine's delta, exact 0 beyond the add direction's limit included."""
+    limit = steps.add_direction_limit() if direction == "add" else math.inf
+
+    def at(epsilon: float) -> Bounds:
+        return Bounds(0.0, 0.0) if epsilon >= limit else delta_at(epsilon)
+
+    return invert_delta(at, delta, min(max(start, 0.0), limit), slope)

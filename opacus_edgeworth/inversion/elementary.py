@@ -1,0 +1,60 @@
+r"""Bounds that hold in every regime at no cost: the last resort, and a check on the others.
+
+*Moments.* For t >= 1 and for t <= 0, x^t is convex, so E_Q[(1-q+q e^w)^t] <= 1 - q + q e^{t(t-1)/(2 s^2)}. At
+t = c and at t = 1 - c the right-hand side is the same, so one Chernoff bound serves both directions:
+delta(e) <= kappa(c) e^{sum n log(1 - q + q e^{c(c-1)/(2 s^2)}) - (c-1) e}.
+
+*Sampling.* With probability (1-q)^n no step samples the example; otherwise everything may be revealed. So
+delta <= 1 - prod (1-q)^n in the remove direction, and P >= prod (1-q)^n Q gives delta <= 1 - e^e prod (1-q)^n in the add
+direction.
+
+*One step.* Forgetting all steps but one is post-processing, so delta is at least that of any one step.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from opacus_edgeworth._types import Direction, FloatArray
+from opacus_edgeworth.bounds import Bounds
+from opacus_edgeworth.composition import Composition
+from opacus_edgeworth.inversion.exact import single_step_delta
+from opacus_edgeworth.inversion.quadrature import ULP
+
+ORDERS: FloatArray = 1.0 + np.geomspace(1e-6, 1e6, 241)
+
+
+def log_moment_bound(steps: Composition) -> FloatArray:
+    """Return upper bounds on G at ORDERS, both directions, shape (241,)."""
+    with np.errstate(over="ignore"):
+        exponent = 0.5 * (ORDERS * (ORDERS - 1.0))[:, None] / steps.noise_multiplier**2
+        per_step = np.logaddexp(np.log1p(-steps.sample_rate), np.log(steps.sample_rate) + exponent)
+        per_step = np.minimum(per_step, np.log1p(steps.sample_rate * np.expm1(np.minimum(exponent, 30.0))) + 1e308 * (exponent > 30.0))
+        total = np.maximum(per_step, 0.0) @ steps.steps + 0.5 * steps.gaussian * ORDERS * (ORDERS - 1.0)
+    return total * (1.0 + 1e-9) + 1e-15
+
+
+def log_kappas() -> FloatArray:
+    """Return log (c-1)^{c-1} / c^c at ORDERS."""
+    return (ORDERS - 1.0) * np.log(ORDERS - 1.0) - ORDERS * np.log(ORDERS)
+
+
+def elementary_delta(steps: Composition, epsilon: float, direction: Direction) -> Bounds:
+    """Return true, often wide bounds on delta at epsilon >= 0."""
+    log_chernoff = float(np.min(log_moment_bound(steps) + log_kappas() - (ORDERS - 1.0) * epsilon))
+    upper = math.exp(min(log_chernoff * (1.0 - 1e-9) + 1e-9, 0.0)) + 5e-324
+    if steps.gaussian == 0.0:
+        log_hidden = float(steps.steps @ np.log1p(-steps.sample_rate)) * (1.0 + ULP * (steps.phases + 8))
+        exponent = log_hidden if direction == "remove" else log_hidden + epsilon
+        upper = min(upper, max(-math.expm1(min(exponent, 0.0)) * (1.0 + 8.0 * ULP), 5e-324))
+    pairs = zip(steps.noise_multiplier.tolist(), steps.sample_rate.tolist(), strict=True)
+    lower = max((single_step_delta(s, q, epsilon, direction).lower for s, q in pairs), default=0.0)
+    return Bounds(min(lower, upper), min(upper, 1.0))
+
+
+def elementary_epsilon(steps: Composition, delta: float) -> float:
+    """Return an upper bound on epsilon at delta in (0, 1), valid in both directions."""
+    candidates = (log_moment_bound(steps) + log_kappas() - math.log(delta)) / (ORDERS - 1.0)
+    return max(float(np.nanmin(candidates)), 0.0) * (1.0 + 1e-9) + 1e-12
