@@ -121,7 +121,7 @@ def _next_noise(at: float, value: float, slope: float, low: float, high: float, 
     move = value / slope if math.isfinite(value) else math.copysign(1.0, value)
     # aim beyond the root, on the side not yet closed to within the tolerance
     aim = 0.4 * rel_tol if abs(move) > 0.4 * rel_tol or value > 0.0 else -0.8 * rel_tol
-    target = at * math.exp(min(max(move + aim, -2.0), 2.0))
+    target = at * math.exp(min(max(move + aim, -0.7), 0.7))
     if low < target < high:
         return target
     if math.isinf(high):

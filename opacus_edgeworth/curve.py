@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
 import numpy as np
@@ -16,10 +16,10 @@ from opacus_edgeworth.composition import Composition, compose, parse_history
 from opacus_edgeworth.errors import InvalidParameterError, OutOfReachError
 from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon
 from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
-from opacus_edgeworth.inversion.lattice import make_lattice
-from opacus_edgeworth.inversion.line import line_for_delta, line_for_epsilon
+from opacus_edgeworth.inversion.lattice import Lattice, make_lattice
+from opacus_edgeworth.inversion.line import line_for_epsilon, make_line
 from opacus_edgeworth.inversion.root import invert_delta
-from opacus_edgeworth.inversion.saddle import saddle_for_delta, saddle_for_epsilon
+from opacus_edgeworth.inversion.saddle import RoughLaw, rough_law, saddle_for_delta, saddle_for_epsilon
 
 NARROW = 1e-9
 """Relative width at which no further engine is asked."""
@@ -120,7 +120,8 @@ def history_delta(steps: Composition, epsilon: float) -> Bounds:
         return Bounds(-math.expm1(steps.log_hidden) * (1.0 - 1e-12), 1.0)
     if math.isinf(epsilon):
         return Bounds(0.0, 0.0)
-    remove, add = (direction_delta(steps, epsilon, direction) for direction in ("remove", "add"))
+    law = rough_law_or_none(steps)
+    remove, add = (direction_delta(steps, law, epsilon, direction) for direction in ("remove", "add"))
     return Bounds(max(remove.lower, add.lower), max(remove.upper, add.upper))
 
 
@@ -133,63 +134,96 @@ def history_epsilon(steps: Composition, delta: float) -> Bounds:
         return Bounds(math.inf if delta < revealed else 0.0, math.inf)
     if delta == 0.0:
         return Bounds(math.inf, math.inf)
-    remove = direction_epsilon(steps, delta, "remove", elementary_epsilon(steps, delta))
-    if math.isfinite(remove.upper) and direction_delta(steps, remove.upper, "add").upper <= delta:
+    law = rough_law_or_none(steps)
+    remove = direction_epsilon(steps, law, delta, "remove")
+    if _add_is_smaller(steps, law, remove.upper, delta):
         return remove
-    add = direction_epsilon(steps, delta, "add", remove.upper)
+    add = direction_epsilon(steps, law, delta, "add")
     return Bounds(max(remove.lower, add.lower), max(remove.upper, add.upper))
 
 
-def direction_delta(steps: Composition, epsilon: float, direction: Direction) -> Bounds:
+def _add_is_smaller(steps: Composition, law: RoughLaw | None, epsilon: float, delta: float) -> bool:
+    """Whether delta in the add direction is proved to be at most `delta` at epsilon."""
+    if math.isinf(epsilon) or epsilon >= steps.add_direction_limit():
+        return True
+    if law is not None and not has_closed_form(steps):
+        try:
+            c = saddle_for_epsilon(law, epsilon, "add")
+            return make_line(law, c, "add", epsilon, upper_only=True).delta(epsilon).upper <= delta
+        except OutOfReachError:
+            pass  # the other engines follow
+    return direction_delta(steps, law, epsilon, "add").upper <= delta
+
+
+def rough_law_or_none(steps: Composition) -> RoughLaw | None:
+    """Return what the engines look for saddle points with; None where only elementary bounds are in reach."""
+    try:
+        return rough_law(steps)
+    except OutOfReachError:
+        return None
+
+
+def direction_delta(steps: Composition, law: RoughLaw | None, epsilon: float, direction: Direction) -> Bounds:
     """Return bounds on one direction's delta at epsilon >= 0, by the engines in turn until one is narrow."""
     if direction == "add" and epsilon >= steps.add_direction_limit():
         return Bounds(0.0, 0.0)
     if has_closed_form(steps):
         return exact_delta(steps, epsilon, direction)
-    bounds = elementary_delta(steps, epsilon, direction)
-    try:
-        bounds = bounds.intersect(line_for_epsilon(steps, epsilon, direction).delta(epsilon))
-    except OutOfReachError:
-        pass  # the lattice follows
-    for size in LATTICE_SIZES:
-        if bounds.relative_width <= (NARROW if size == LATTICE_SIZES[0] else NARROW_ENOUGH):
-            break
-        if size * (steps.phases + 1) > MAX_LATTICE_WORK:
-            break
+    bounds = Bounds(0.0, 1.0)
+    if law is not None:
         try:
-            c = saddle_for_epsilon(steps, epsilon, direction)
-            lattice = make_lattice(steps, c, direction, math.log(max(bounds.upper, 1e-300)), size)
+            bounds = line_for_epsilon(law, epsilon, direction).delta(epsilon)
         except OutOfReachError:
-            break
-        bounds = bounds.intersect(lattice.delta(epsilon))
+            pass  # the lattice follows
+    if bounds.relative_width <= NARROW:
+        return bounds
+    bounds = bounds.intersect(elementary_delta(steps, epsilon, direction))
+    if law is not None:
+        log_delta = math.log(bounds.upper)
+        tilt = lambda: saddle_for_epsilon(law, epsilon, direction)  # noqa: E731
+        for lattice in _lattices(law, direction, tilt, log_delta):
+            bounds = bounds.intersect(lattice.delta(epsilon))
+            if bounds.relative_width <= NARROW_ENOUGH:
+                break
     return bounds
 
 
-def direction_epsilon(steps: Composition, delta: float, direction: Direction, start: float) -> Bounds:
+def direction_epsilon(steps: Composition, law: RoughLaw | None, delta: float, direction: Direction) -> Bounds:
     """Return bounds on one direction's epsilon at delta in (0, 1), by the engines in turn until one is narrow."""
     if has_closed_form(steps):
-        return invert_delta(lambda e: direction_delta(steps, e, direction), delta, start, 1.0)
-    bounds = Bounds(0.0, elementary_epsilon(steps, delta))
-    try:
-        c, guess = saddle_for_delta(steps, delta, direction)
-    except OutOfReachError:
-        return bounds
-    try:
-        line, guess = line_for_delta(steps, delta, direction)
-        bounds = bounds.intersect(_invert(line.delta, steps, delta, direction, guess, c - 1.0))
-    except OutOfReachError:
-        pass  # the lattice follows
-    for size in LATTICE_SIZES:
-        if bounds.relative_width <= (NARROW if size == LATTICE_SIZES[0] else NARROW_ENOUGH):
-            break
-        if size * (steps.phases + 1) > MAX_LATTICE_WORK:
-            break
+        start = elementary_epsilon(steps, delta)
+        return invert_delta(lambda e: direction_delta(steps, law, e, direction), delta, start, 1.0)
+    bounds = Bounds(0.0, math.inf)
+    c, guess = math.nan, 0.0
+    if law is not None:
         try:
-            lattice = make_lattice(steps, c, direction, math.log(delta), size)
+            c, guess = saddle_for_delta(law, delta, direction)
+            line = make_line(law, c, direction, guess)
+            bounds = _invert(line.delta, steps, delta, direction, guess, c - 1.0)
         except OutOfReachError:
-            break
-        bounds = bounds.intersect(_invert(lattice.delta, steps, delta, direction, guess, c - 1.0))
+            pass  # the lattice follows
+    if bounds.relative_width <= NARROW:
+        return bounds
+    bounds = bounds.intersect(Bounds(0.0, elementary_epsilon(steps, delta)))
+    if law is not None and c > 1.0:
+        for lattice in _lattices(law, direction, lambda: c, math.log(delta)):
+            bounds = bounds.intersect(_invert(lattice.delta, steps, delta, direction, guess, c - 1.0))
+            if bounds.relative_width <= NARROW_ENOUGH:
+                break
     return bounds
+
+
+def _lattices(
+    law: RoughLaw, direction: Direction, tilt: Callable[[], float], log_delta: float
+) -> Iterator[Lattice]:
+    """Yield ever finer lattices, as far as they are affordable."""
+    for size in LATTICE_SIZES:
+        if size * (law.steps.phases + 1) > MAX_LATTICE_WORK:
+            return
+        try:
+            yield make_lattice(law, tilt(), direction, log_delta, size)
+        except OutOfReachError:
+            return
 
 
 def _invert(

@@ -15,11 +15,10 @@ import numpy as np
 
 from opacus_edgeworth._types import Direction, FloatArray
 from opacus_edgeworth.bounds import Bounds
-from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.masses import StepLaw, law_above, law_below
 from opacus_edgeworth.inversion.quadrature import ULP
-from opacus_edgeworth.inversion.saddle import log_kappa, moments
+from opacus_edgeworth.inversion.saddle import RoughLaw, log_kappa, moments
 
 LOG_WRAP = 34.0
 """Wrap-around is pushed below about e^-LOG_WRAP of delta."""
@@ -90,11 +89,11 @@ class Lattice:
         return float(law.mass @ weight), math.sqrt(float(weight @ weight)), log_scale
 
 
-def make_lattice(steps: Composition, c: float, direction: Direction, log_delta: float, size: int) -> Lattice:
+def make_lattice(rough: RoughLaw, c: float, direction: Direction, log_delta: float, size: int) -> Lattice:
     """Return the lattice of `size` (a power of two) losses under the tilt c > 1.
 
     Args:
-      steps: the composition.
+      rough: the composition with its rough moments.
       c: the saddle point.
       direction: "remove" or "add".
       log_delta: log of the delta of interest, roughly: it sets how much may be cut off.
@@ -103,7 +102,8 @@ def make_lattice(steps: Composition, c: float, direction: Direction, log_delta: 
     Raises:
       OutOfReachError: the grid cannot hold the law.
     """
-    low, high, points = _window(steps, c, direction)
+    steps = rough.steps
+    low, high, points = _window(rough, c, direction)
     mantissa, exponent = math.frexp((high - low) / (size - 2))
     spacing = math.ldexp(math.ceil(256.0 * mantissa) / 256.0, exponent)  # 8 bits: every multiple is exact
     phases = list(zip(steps.noise_multiplier.tolist(), steps.sample_rate.tolist(), steps.steps.tolist(), strict=True))
@@ -117,18 +117,18 @@ def make_lattice(steps: Composition, c: float, direction: Direction, log_delta: 
     return Lattice(direction, c, *laws)
 
 
-def _window(steps: Composition, c: float, direction: Direction) -> tuple[float, float, tuple[float, float]]:
+def _window(rough: RoughLaw, c: float, direction: Direction) -> tuple[float, float, tuple[float, float]]:
     """Return losses that hold all but about e^-LOG_WRAP of the tilted law, and the tilts that prove it best."""
-    peak, _, curvature = moments(steps, c, direction)
+    peak, _, curvature = moments(rough, c, direction)
     spread = math.sqrt(curvature)
     highest: tuple[float, float] = (math.inf, c)
     lowest: tuple[float, float] = (-math.inf, c)
     for offset in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0):
         other = c + offset / spread
-        value = (moments(steps, other, direction)[0] - peak + LOG_WRAP) / (other - c)
+        value = (moments(rough, other, direction)[0] - peak + LOG_WRAP) / (other - c)
         highest = min(highest, (value, other))
         other = c - offset / spread
-        value = (peak - moments(steps, other, direction)[0] - LOG_WRAP) / (c - other)
+        value = (peak - moments(rough, other, direction)[0] - LOG_WRAP) / (c - other)
         lowest = max(lowest, (value, other))
     if not (math.isfinite(lowest[0]) and math.isfinite(highest[0])):
         raise OutOfReachError("the tilted law has no finite window")
@@ -136,6 +136,7 @@ def _window(steps: Composition, c: float, direction: Direction) -> tuple[float, 
         low, high, points = -highest[0], -lowest[0], (1.0 - highest[1], 1.0 - lowest[1])
     else:
         low, high, points = lowest[0], highest[0], (lowest[1], highest[1])
+    steps = rough.steps
     if steps.gaussian == 0.0:
         low = max(low, (1.0 + 1e-9) * float(steps.steps @ np.log1p(-steps.sample_rate)))
     if not low < high:

@@ -21,8 +21,14 @@ from opacus_edgeworth._types import ComplexArray, Direction, FloatArray
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
-from opacus_edgeworth.inversion.quadrature import ULP, TiltedSteps, tilted_steps
-from opacus_edgeworth.inversion.saddle import log_kappa, moments, saddle_for_delta, saddle_for_epsilon, saddle_in_strip
+from opacus_edgeworth.inversion.quadrature import ULP, TiltedSteps, log_mgf_upper, tilted_steps
+from opacus_edgeworth.inversion.saddle import (
+    RoughLaw,
+    log_kappa,
+    moments,
+    saddle_for_epsilon,
+    saddle_in_strip,
+)
 from opacus_edgeworth.inversion.truncation import decay_bound
 
 TARGET = 32.0
@@ -40,9 +46,11 @@ class Line:
       c: the real part; `gap` is c - 1, exact.
       step: h, the distance of nodes.
       y: (N,), the nodes' imaginary parts, from 0.
-      log_cf: (N,), G(c + iy) - G(c); `log_cf_error` bounds its error.
+      amplitude: (N,), e^{G(c + iy) - G(c)} times the kernel 1 / (z (z - 1)), or 1 / (z (1 - z)); half of it at y = 0.
+      error: bound on the sum of the amplitudes' errors.
+      size, first_moment: sums of |amplitude| and of y |amplitude|.
       log_peak: G(c); `log_peak_error` bounds its error.
-      log_beyond: upper bound on log |cf| from the last node on.
+      log_beyond: upper bound on log |e^{G(c + iy) - G(c)}| from the last node on.
       chernoff: (c', upper bound on G(c')) pairs, for the alias terms.
     """
 
@@ -50,8 +58,10 @@ class Line:
     gap: float
     step: float
     y: FloatArray
-    log_cf: ComplexArray
-    log_cf_error: FloatArray
+    amplitude: ComplexArray
+    error: float
+    size: float
+    first_moment: float
     log_peak: float
     log_peak_error: float
     log_beyond: float
@@ -59,17 +69,9 @@ class Line:
 
     def delta(self, epsilon: float) -> Bounds:
         """Return bounds on delta at any real epsilon; sharp near the epsilon that the line was made for."""
-        z = self.c + 1j * self.y
-        kernel = 1.0 / (z * (self.gap + 1j * self.y))
-        if self.gap < 0.0:
-            kernel = -kernel
-        phase = self.log_cf - 1j * self.y * epsilon
-        terms = np.exp(phase) * kernel
-        terms[0] *= 0.5
-        size = np.abs(terms)
-        total = float(terms.real.sum())
-        rounding = self.log_cf_error + 2.0 * ULP * (np.abs(phase) + self.y * abs(epsilon) + 8.0)
-        uncertain = float(size @ np.expm1(rounding)) + ULP * size.size * float(size.sum())
+        angle = self.y * epsilon
+        total = float(np.dot(self.amplitude.real, np.cos(angle)) + np.dot(self.amplitude.imag, np.sin(angle)))
+        uncertain = self.error + ULP * (4.0 * abs(epsilon) * self.first_moment + (self.y.size + 16.0) * self.size)
 
         log_unit = self.log_peak - self.gap * epsilon
         unit_error = self.log_peak_error + 4.0 * ULP * (abs(self.log_peak) + abs(self.gap * epsilon) + 4.0)
@@ -117,67 +119,73 @@ def _scaled_exp(log_scale: float, value: float, error: float, *, up: bool) -> fl
     return result + sign * 5e-324 if result < 1e-290 else result
 
 
-def line_for_epsilon(steps: Composition, epsilon: float, direction: Direction) -> Line:
+def line_for_epsilon(law: RoughLaw, epsilon: float, direction: Direction) -> Line:
     """Return a line for delta near `epsilon`; of the complement where delta is near 1.
 
     Raises:
       OutOfReachError: the line would need too many nodes.
     """
-    _, mean, variance = moments(steps, 1.0, direction)
+    _, mean, variance = moments(law, 1.0, direction)
     if mean - epsilon > 3.0 * math.sqrt(variance):
-        return _make_line(steps, saddle_in_strip(steps, epsilon, direction), direction, epsilon)
-    return _make_line(steps, saddle_for_epsilon(steps, epsilon, direction), direction, epsilon)
+        return make_line(law, saddle_in_strip(law, epsilon, direction), direction, epsilon)
+    return make_line(law, saddle_for_epsilon(law, epsilon, direction), direction, epsilon)
 
 
-def line_for_delta(steps: Composition, delta: float, direction: Direction) -> tuple[Line, float]:
-    """Return a line for epsilon near where delta(epsilon) = `delta`, and a first guess of that epsilon.
+def make_line(
+    law: RoughLaw, c: float, direction: Direction, epsilon: float, *, upper_only: bool = False
+) -> Line:
+    """Return the line through c, its nodes chosen for epsilon; with `upper_only` its lower bounds are trivial.
 
     Raises:
       OutOfReachError: the line would need too many nodes.
     """
-    c, epsilon = saddle_for_delta(steps, delta, direction)
-    return _make_line(steps, c, direction, epsilon), epsilon
-
-
-def _make_line(steps: Composition, c: float, direction: Direction, epsilon: float) -> Line:
-    """Return the line through c, its nodes chosen for epsilon."""
-    gap = c - 1.0
+    steps, gap = law.steps, c - 1.0
     if gap == 0.0 or c == 0.0:
         raise OutOfReachError("the saddle point is at a pole")
-    rough_peak, _, curvature = moments(steps, c, direction)
+    rough_peak, _, curvature = moments(law, c, direction)
     spread = math.sqrt(curvature + 1.0 / c**2 + 1.0 / gap**2)
     log_value = rough_peak - gap * epsilon - math.log(abs(c * gap) * spread * 2.51)
-    chernoff = _chernoff_points(steps, c, direction, epsilon, log_value, spread)
+    if upper_only:  # the alias terms are >= 0: nothing need be known of them
+        chernoff, step = (), _few_bits(0.4 / spread)
+    else:
+        chernoff = _chernoff_points(law, c, direction, epsilon, log_value, spread)
+        step = _node_distance(c, chernoff, epsilon, log_value, spread)
     tilt = c if direction == "remove" else -gap
-    gaussian_log = 0.5 * steps.gaussian * c * gap
-
-    at_rest = tilted_steps(steps, tilt, 0.0) if steps.phases else None
-    log_peak = gaussian_log
-    step = _node_distance(c, chernoff, epsilon, log_value, spread)
-    last, log_beyond = _last_node(steps, at_rest, spread, abs(c * gap))
+    reach = 12.0 / math.sqrt(curvature)
+    tilted = tilted_steps(steps, tilt, reach) if steps.phases else None
+    last, log_beyond = _last_node(steps, tilted, spread, abs(c * gap))
     count = math.ceil(last / step) + 1
     if count > MAX_NODES:
         raise OutOfReachError(f"{count} nodes")
     y = step * np.arange(count)
+    log_peak = 0.5 * steps.gaussian * c * gap
+    log_peak_error = steps.gaussian_error * abs(log_peak)
     log_cf = -0.5 * steps.gaussian * y * y + 1j * y * (0.5 * steps.gaussian * (2.0 * tilt - 1.0))
     error = steps.gaussian_error * np.abs(log_cf)
-    log_peak_error = steps.gaussian_error * abs(gaussian_log)
-    if steps.phases:
-        tilted = tilted_steps(steps, tilt, float(y[-1]))
+    if tilted is not None:
+        if y[-1] > reach:
+            tilted = tilted_steps(steps, tilt, float(y[-1]))
         if tilted.loss.size * (count + 64.0 * math.sqrt(count)) > MAX_WORK:
             raise OutOfReachError(f"{count} nodes on {tilted.loss.size} grid points")
         phases_log_cf, phases_error = _log_cf(tilted, steps.steps, step, count)
         log_cf, error = log_cf + phases_log_cf, error + phases_error
-        log_peak_error += float(steps.steps @ tilted.log_mgf_error)
-        log_peak = gaussian_log + float(steps.steps @ tilted.log_mgf)
-        log_peak_error += ULP * steps.phases * float(steps.steps @ np.abs(tilted.log_mgf))
+        log_peak += float(steps.steps @ tilted.log_mgf)
+        log_peak_error += float(steps.steps @ (tilted.log_mgf_error + ULP * steps.phases * np.abs(tilted.log_mgf)))
     if direction == "add":  # G(z) = Phi(1 - z), and 1 - z = t - iy
         log_cf = np.conj(log_cf)
-    return Line(c, gap, step, y, log_cf, error, log_peak, log_peak_error, log_beyond, chernoff)
+    kernel = 1.0 / ((c + 1j * y) * (gap + 1j * y))
+    amplitude = np.exp(log_cf) * (kernel if gap > 0.0 else -kernel)
+    amplitude[0] *= 0.5
+    size = np.abs(amplitude)
+    total_error = float(size @ np.expm1(error + 4.0 * ULP * (np.abs(log_cf) + 4.0)))
+    return Line(
+        c, gap, step, y, amplitude, total_error, float(size.sum()), float(size @ y),
+        log_peak, log_peak_error, log_beyond, chernoff,
+    )
 
 
 def _chernoff_points(
-    steps: Composition, c: float, direction: Direction, epsilon: float, log_value: float, spread: float
+    law: RoughLaw, c: float, direction: Direction, epsilon: float, log_value: float, spread: float
 ) -> tuple[tuple[float, float], ...]:
     """Return points on both sides of c with upper bounds on G there: the ends of the strip, or well chosen."""
     if c < 1.0:
@@ -185,20 +193,21 @@ def _chernoff_points(
     best, best_room = c, 0.0
     for offset in (6.0, 3.0, 1.5, 0.75, 0.375):  # G may take off just above c, or not: look before proving
         other = c + offset / spread
-        room = _alias_room(c, other, moments(steps, other, direction)[0], epsilon, log_value)
+        room = _alias_room(c, other, moments(law, other, direction)[0], epsilon, log_value)
         if room < best_room:
             break
         best, best_room = other, room
-    others = [best, c - 6.0 / spread] if c - 6.0 / spread > 1.0 else [best]
-    return ((1.0, 0.0), *((other, _upper_cgf(steps, other, direction)) for other in others))
+    others = [best]
+    if c - 6.0 / spread > 1.0 and _alias_room(c, 1.0, 0.0, epsilon, log_value) < best_room:
+        others.append(c - 6.0 / spread)
+    return ((1.0, 0.0), *((other, _upper_cgf(law.steps, other, direction)) for other in others))
 
 
 def _upper_cgf(steps: Composition, c: float, direction: Direction) -> float:
     """Return a proved upper bound on G(c), c > 1."""
     log_mgf = 0.5 * steps.gaussian * c * (c - 1.0) * (1.0 + steps.gaussian_error)
     if steps.phases:
-        tilted = tilted_steps(steps, c if direction == "remove" else 1.0 - c, 0.0)
-        log_mgf += float(steps.steps @ (tilted.log_mgf + tilted.log_mgf_error))
+        log_mgf += log_mgf_upper(steps, c if direction == "remove" else 1.0 - c)
     return log_mgf * (1.0 + ULP * (steps.phases + 8))
 
 
@@ -211,13 +220,18 @@ def _alias_room(c: float, other: float, log_mgf: float, epsilon: float, log_valu
 def _node_distance(
     c: float, chernoff: tuple[tuple[float, float], ...], epsilon: float, log_value: float, spread: float
 ) -> float:
-    """Return the largest h at which both alias sums are about e^-TARGET of the value, rounded to 8 bits."""
+    """Return the largest h at which both alias sums are about e^-TARGET of the value."""
     rooms = {above: [0.0] for above in (True, False)}
     for other, log_mgf in chernoff:
         rooms[other > c].append(_alias_room(c, other, log_mgf, epsilon, log_value))
     step = min(max(rooms[True]), max(rooms[False]), 1.0 / spread)
     if not step > 0.0:
         raise OutOfReachError("no distance of nodes bounds the alias terms")
+    return _few_bits(step)
+
+
+def _few_bits(step: float) -> float:
+    """Return the step rounded down to 8 significant bits, so that its multiples, the nodes, are exact."""
     mantissa, exponent = math.frexp(step)
     return math.ldexp(math.floor(256.0 * mantissa) / 256.0, exponent)
 
@@ -268,7 +282,8 @@ def _log_cf(tilted: TiltedSteps, counts: FloatArray, step: float, nodes: int) ->
         modulus = np.sqrt(np.maximum(1.0 + modulus_minus_one, 1e-60))
         log_phi = 0.5 * np.log1p(np.maximum(modulus_minus_one, -1.0 + 1e-15))
         angle = np.arctan2(x.imag, 1.0 + x.real)
-        wrong = np.minimum(tilted.rounding[0, i] * y, tilted.rounding[1, i] * y * y)
+        linear, square, rest = tilted.rounding[:, i]
+        wrong = np.minimum(linear * y, square * y * y) + rest * y * y
         wrong = wrong + tilted.mean_error[i] * y + tilted.discretisation[i]
         wrong = wrong + 8.0 * ULP * (np.abs(x.real) + np.abs(x) ** 2) + 8.0 * ULP * np.abs(angle) * modulus
         relative = np.minimum(wrong / modulus, 0.5)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from opacus_edgeworth._types import Direction
+from opacus_edgeworth._types import Direction, FloatArray
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.quadrature import LOG_SQRT_2PI, SMALL_LOG, expm1_minus, grid_points
@@ -20,61 +21,97 @@ from opacus_edgeworth.mechanisms import privacy_loss
 LARGEST_LOG_TILT = 30.0
 
 
-def moments(steps: Composition, c: float, direction: Direction) -> tuple[float, float, float]:
+@dataclass(frozen=True, slots=True)
+class RoughLaw:
+    """A composition with its losses on a coarse score grid, (P, J), that serves moderate tilts.
+
+    Args:
+      steps: the composition.
+      spacing: grid steps, (P, 1).
+      reach: largest tilt of which no mode lies beyond the grid.
+      scale: N(u) du.
+      log_density: -u^2 / 2.
+      loss: L; `excess` is e^L - 1 - L.
+    """
+
+    steps: Composition
+    spacing: FloatArray
+    reach: float
+    scale: FloatArray
+    log_density: FloatArray
+    loss: FloatArray
+    excess: FloatArray
+
+
+def rough_law(steps: Composition, tilt: float | None = None) -> RoughLaw:
+    """Return the law on a grid made for `tilt`, and good for others near it."""
+    s, q = steps.noise_multiplier[:, None], steps.sample_rate[:, None]
+    if not steps.phases:
+        return RoughLaw(steps, s, 0.0, s, s, s, s)
+    spacing, score = grid_points(steps, 8.0 * float(s.min()) if tilt is None else tilt, 0.0, 30.0)
+    loss = privacy_loss(score, s, q)
+    log_density = -0.5 * score * score
+    reach = float((score[:, -1:] * s).min()) if tilt is None or tilt < 0.0 else max(tilt, 0.0)
+    with np.errstate(over="ignore"):
+        scale = spacing * np.exp(log_density - LOG_SQRT_2PI)
+        return RoughLaw(steps, spacing, reach, scale, log_density, loss, expm1_minus(loss))
+
+
+def moments(law: RoughLaw, c: float, direction: Direction) -> tuple[float, float, float]:
     """Return G(c), G'(c), G''(c), with a relative error of about 1e-6."""
     tilt = c if direction == "remove" else 1.0 - c
-    gaussian = steps.gaussian
+    gaussian = law.steps.gaussian
     value = 0.5 * gaussian * tilt * (tilt - 1.0)
     slope, curvature = 0.5 * gaussian * (2.0 * tilt - 1.0), gaussian
-    if steps.phases:
-        log_mgf, mean, variance = _rough_moments(steps, tilt)
-        value += float(steps.steps @ log_mgf)
-        slope += float(steps.steps @ mean)
-        curvature += float(steps.steps @ variance)
+    if law.steps.phases:
+        log_mgf, mean, variance = _rough_moments(law, tilt)
+        value += float(law.steps.steps @ log_mgf)
+        slope += float(law.steps.steps @ mean)
+        curvature += float(law.steps.steps @ variance)
     return value, slope if direction == "remove" else -slope, curvature
 
 
-def _rough_moments(steps: Composition, tilt: float):
-    """Return K(t), K'(t), K''(t) per phase on a coarse grid."""
-    s, q = steps.noise_multiplier[:, None], steps.sample_rate[:, None]
-    spacing, score = grid_points(steps, tilt, 0.0, 14.0)
-    loss = privacy_loss(score, s, q)
-    half_square = 0.5 * score * score
-    exponent = tilt * loss - half_square
+def _rough_moments(law: RoughLaw, tilt: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return K(t), K'(t), K''(t) per phase, on the law's grid if it holds the tilted law, on a better one if not."""
+    exponent = tilt * law.loss + law.log_density
     top = exponent.max(axis=1, keepdims=True)
-    weight = np.exp(exponent - top)
-    total = weight.sum(axis=1, keepdims=True)
-    weight /= total
-    log_mgf = (top + np.log(total * spacing))[:, 0] - LOG_SQRT_2PI
-    mean = (weight * loss).sum(axis=1)
-    variance = (weight * (loss - mean[:, None]) ** 2).sum(axis=1)
-    if np.abs(log_mgf).min() <= SMALL_LOG:  # the differences of `quadrature`, here without their errors
-        base = 0.0 if tilt < 0.5 else 1.0
-        d, sign = tilt - base, 2.0 * base - 1.0
+    mass = np.exp(exponent - top)
+    total = mass.sum(axis=1, keepdims=True)
+    # more than three points carry the mass, and it has fallen at both ends
+    if tilt > law.reach or float(total.min()) < 3.0 or float(mass[:, [0, -1]].max()) > 1e-6:
+        fitting = rough_law(law.steps, tilt)
+        if fitting.loss.shape != law.loss.shape or not np.array_equal(fitting.loss, law.loss):
+            return _rough_moments(fitting, tilt)
+    weight = mass / total
+    log_mgf = (top + np.log(total * law.spacing))[:, 0] - LOG_SQRT_2PI
+    mean = (weight * law.loss).sum(axis=1)
+    variance = (weight * (law.loss - mean[:, None]) ** 2).sum(axis=1)
+    small = np.abs(log_mgf) <= SMALL_LOG
+    if small.any():  # E[e^L - 1] = 0 taken out, as in `quadrature`
         with np.errstate(over="ignore", invalid="ignore"):
-            scale = spacing * np.exp(base * loss - half_square - LOG_SQRT_2PI)
-            mirrored = expm1_minus(-sign * loss)
-            excess = (scale * (expm1_minus(d * loss) + sign * d * mirrored)).sum(axis=1)
-            slope = (scale * (loss * np.expm1(d * loss) + sign * mirrored)).sum(axis=1)
-            small = np.abs(log_mgf) <= SMALL_LOG
-            log_mgf = np.where(small, np.log1p(excess), log_mgf)
-            mean = np.where(small, slope / (1.0 + excess), mean)
+            tilted = tilt * law.loss
+            shifted = np.expm1(tilted)
+            growth = (law.scale * (shifted - tilted - tilt * law.excess)).sum(axis=1)
+            drift = (law.scale * (law.loss * shifted - law.excess)).sum(axis=1)
+            log_mgf = np.where(small, np.log1p(growth), log_mgf)
+            mean = np.where(small, drift / (1.0 + growth), mean)
     return log_mgf, mean, variance
 
 
-def saddle_for_epsilon(steps: Composition, epsilon: float, direction: Direction) -> float:
-    """Return about the c > 1 that minimises G(c) + (1 - c) epsilon - log(c (c - 1))."""
+def saddle_for_epsilon(law: RoughLaw, epsilon: float, direction: Direction, start: float | None = None) -> float:
+    """Return about the c > 1 that minimises G(c) + (1 - c) epsilon - log(c (c - 1)), `start` a guess of it."""
 
     def rising(d: float) -> tuple[float, float, float]:
-        _, slope, curvature = moments(steps, 1.0 + d, direction)
+        _, slope, curvature = moments(law, 1.0 + d, direction)
         value = slope - epsilon - 1.0 / (1.0 + d) - 1.0 / d
         curvature += 1.0 / (1.0 + d) ** 2 + 1.0 / d**2
         return value, d * curvature, d * math.sqrt(curvature)
 
-    return 1.0 + math.exp(_increasing_root(rising, _first_log_tilt(steps)))
+    first = _first_log_tilt(law.steps) if start is None else math.log(start - 1.0)
+    return 1.0 + math.exp(_increasing_root(rising, first))
 
 
-def saddle_for_delta(steps: Composition, delta: float, direction: Direction) -> tuple[float, float]:
+def saddle_for_delta(law: RoughLaw, delta: float, direction: Direction) -> tuple[float, float]:
     """Return about the c > 1 at which the Chernoff bound on epsilon at `delta` is least, and that bound.
 
     delta(e) <= kappa(c) e^{G(c) - (c - 1) e}, kappa(c) = (c - 1)^{c - 1} / c^c (Canonne, Kamath & Steinke 2020,
@@ -84,13 +121,13 @@ def saddle_for_delta(steps: Composition, delta: float, direction: Direction) -> 
     log_delta = math.log(delta)
 
     def rising(d: float) -> tuple[float, float, float]:
-        value, slope, curvature = moments(steps, 1.0 + d, direction)
+        value, slope, curvature = moments(law, 1.0 + d, direction)
         gap = d * (slope + math.log(d) - math.log1p(d)) - (value + log_kappa(1.0 + d) - log_delta)
         derivative = d * curvature + 1.0 / (1.0 + d)
         return gap, d * derivative, math.sqrt(d * derivative)
 
-    d = math.exp(_increasing_root(rising, _first_log_tilt(steps)))
-    value, _, _ = moments(steps, 1.0 + d, direction)
+    d = math.exp(_increasing_root(rising, _first_log_tilt(law.steps)))
+    value, _, _ = moments(law, 1.0 + d, direction)
     return 1.0 + d, (value + log_kappa(1.0 + d) - log_delta) / d
 
 
@@ -99,12 +136,12 @@ def log_kappa(c: float) -> float:
     return (c - 1.0) * math.log(c - 1.0) - c * math.log(c) if c > 1.0 else 0.0
 
 
-def saddle_in_strip(steps: Composition, epsilon: float, direction: Direction) -> float:
+def saddle_in_strip(law: RoughLaw, epsilon: float, direction: Direction) -> float:
     """Return about the c in (0, 1) that minimises G(c) + (1 - c) epsilon - log(c (1 - c))."""
 
     def rising(odds: float) -> tuple[float, float, float]:
         c = odds / (1.0 + odds)
-        _, slope, curvature = moments(steps, c, direction)
+        _, slope, curvature = moments(law, c, direction)
         value = slope - epsilon - 1.0 / c + 1.0 / (1.0 - c)
         curvature += 1.0 / c**2 + 1.0 / (1.0 - c) ** 2
         width = c * (1.0 - c)

@@ -21,7 +21,6 @@ import numpy as np
 from opacus_edgeworth._types import FloatArray
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.inversion.quadrature import TiltedSteps
-from opacus_edgeworth.mechanisms import loss_slope, privacy_loss_error
 
 SLACK = 1e-9
 """Relative allowance for rounding and quadrature error of moments and layer masses.
@@ -38,6 +37,7 @@ class Decay:
     Args:
       steps: (P,), how often each phase is composed.
       variance, quartic: (P,), V and (mu_4 + 3 V^2) / 12, rounded to the safe side.
+      vertex, beyond: (P,), up to where the near bound falls, and the far bound there.
       mass, width: (P, M), layers of the density of L.
       gaussian: inverse variance of the unsampled steps, whose characteristic function is known.
     """
@@ -45,23 +45,25 @@ class Decay:
     steps: FloatArray
     variance: FloatArray
     quartic: FloatArray
+    vertex: FloatArray
+    beyond: FloatArray
     mass: FloatArray
     width: FloatArray
     gaussian: float
 
     def log_bound(self, y: float) -> float:
         """Return an upper bound on log |cf| of the whole composition at every |y'| >= y > 0."""
-        far = np.minimum(self._far(np.full(self.steps.shape, y)), 1.0)
-        vertex = np.sqrt(self.variance / (2.0 * self.quartic))
-        at = np.minimum(y, vertex)
+        at = np.minimum(y, self.vertex)
         near = np.sqrt(1.0 - self.variance * at**2 + self.quartic * at**4)
-        beyond = self._far(vertex)
-        modulus = np.minimum(far, np.maximum(near, beyond))
+        modulus = np.maximum(near, self.beyond)
+        if np.any(at == self.vertex):  # past the vertex the moments say no more
+            modulus = np.minimum(modulus, far_bound(self.mass, self.width, np.full(at.shape, y)))
         return float(self.steps @ np.log(modulus)) - 0.5 * self.gaussian * y * y * (1.0 - SLACK)
 
-    def _far(self, y: FloatArray) -> FloatArray:
-        """Return the layers' bound at y, one value per phase."""
-        return 1.0 - (1.0 - SLACK) * np.einsum("pm,pm->p", self.mass, one_minus_sinc(0.5 * y[:, None] * self.width))
+
+def far_bound(mass: FloatArray, width: FloatArray, y: FloatArray) -> FloatArray:
+    """Return the layers' bound on |phi_t| at |y'| >= y, one value per phase; mass and width (P, M), y (P,)."""
+    return 1.0 - (1.0 - SLACK) * (mass * one_minus_sinc(0.5 * y[:, None] * width)).sum(axis=1)
 
 
 def one_minus_sinc(x: FloatArray) -> FloatArray:
@@ -78,31 +80,26 @@ def one_minus_sinc(x: FloatArray) -> FloatArray:
 
 def decay_bound(tilted: TiltedSteps, steps: Composition) -> Decay:
     """Return the decay of every phase's characteristic function under the tilt."""
-    s, q = steps.noise_multiplier[:, None], steps.sample_rate[:, None]
     centred = tilted.loss - tilted.mean[:, None]
     square = centred * centred
-    variance = np.einsum("pj,pj->p", tilted.weight, square)
-    fourth = np.einsum("pj,pj,pj->p", tilted.weight, square, square)
-    mass, width = _layers(*_cell_density(tilted, s, q))
-    return Decay(
-        steps.steps,
-        variance * (1.0 - SLACK),
-        (fourth + 3.0 * variance**2) / 12.0 * (1.0 + 4.0 * SLACK),
-        mass,
-        width,
-        steps.gaussian,
-    )
+    variance = (tilted.weight * square).sum(axis=1)
+    fourth = (tilted.weight * square * square).sum(axis=1)
+    quartic = (fourth + 3.0 * variance**2) / 12.0 * (1.0 + 4.0 * SLACK)
+    variance = variance * (1.0 - SLACK)
+    vertex = np.sqrt(variance / (2.0 * quartic))
+    mass, width = _layers(*_cell_density(tilted, steps.noise_multiplier[:, None]))
+    beyond = far_bound(mass, width, vertex)
+    return Decay(steps.steps, variance, quartic, vertex, beyond, mass, width, steps.gaussian)
 
 
-def _cell_density(tilted: TiltedSteps, s: FloatArray, q: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _cell_density(tilted: TiltedSteps, s: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return lower bounds on the density of L in every grid cell, and on the cell's width in L; both (P, J - 1).
 
     log(density) has second derivative at most k = (t + 1)_+ / (4 s^2) - 1 in u, so within a cell of width h it is at
     least the smaller end value less k_+ h^2 / 8.
     """
     spacing = tilted.score[:, 1:2] - tilted.score[:, :1]
-    slope = loss_slope(tilted.loss, tilted.score, s, q)
-    error = privacy_loss_error(tilted.loss, slope, tilted.score, s)
+    slope, error = tilted.slope, tilted.loss_error
     width = np.maximum(np.diff(tilted.loss, axis=1) - error[:, 1:] - error[:, :-1], 0.0)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         density = np.where(slope > 0.0, tilted.weight * s / (spacing * slope), 0.0)
@@ -124,6 +121,8 @@ def _layers(density: FloatArray, width: FloatArray) -> tuple[FloatArray, FloatAr
         drop = level - np.append(level[:, 1:], np.zeros((level.shape[0], 1)), axis=1)
         masses.append(drop * extent)
         widths.append(extent)
+        if float(masses[0].sum(axis=1).min()) > 0.8:  # little was cut off
+            break
         density = density - unimodal
     return np.concatenate(masses, axis=1), np.concatenate(widths, axis=1)
 
