@@ -151,8 +151,8 @@ def make_line(
         chernoff = _chernoff_points(law, c, direction, epsilon, log_value, spread)
         step = _node_distance(c, chernoff, epsilon, log_value, spread)
     tilt = c if direction == "remove" else -gap
-    reach = 12.0 / math.sqrt(curvature)
-    tilted = tilted_steps(steps, tilt, reach) if steps.phases else None
+    reach = 9.5 / math.sqrt(curvature)
+    tilted = tilted_steps(steps, tilt, reach, fine=not upper_only) if steps.phases else None
     last, log_beyond = _last_node(steps, tilted, spread, abs(c * gap))
     count = math.ceil(last / step) + 1
     if count > MAX_NODES:
@@ -164,7 +164,7 @@ def make_line(
     error = steps.gaussian_error * np.abs(log_cf)
     if tilted is not None:
         if y[-1] > reach:
-            tilted = tilted_steps(steps, tilt, float(y[-1]))
+            tilted = tilted_steps(steps, tilt, float(y[-1]), fine=not upper_only)
         if tilted.loss.size * (count + 64.0 * math.sqrt(count)) > MAX_WORK:
             raise OutOfReachError(f"{count} nodes on {tilted.loss.size} grid points")
         phases_log_cf, phases_error = _log_cf(tilted, steps.steps, step, count)
@@ -197,6 +197,8 @@ def _chernoff_points(
         if room < best_room:
             break
         best, best_room = other, room
+        if room * spread > 0.4:
+            break
     others = [best]
     if c - 6.0 / spread > 1.0 and _alias_room(c, 1.0, 0.0, epsilon, log_value) < best_room:
         others.append(c - 6.0 / spread)
@@ -249,7 +251,7 @@ def _last_node(
         return last, -0.5 * steps.gaussian * last * last * (1.0 - 1e-9)
     decay = decay_bound(tilted, steps)
     deviation = math.sqrt(float(steps.steps @ decay.variance) + steps.gaussian)
-    last, growth = 6.0 / deviation, 1.1
+    last, growth = 7.0 / deviation, 1.1
     for _ in range(120):
         log_beyond = decay.log_bound(last)
         if log_beyond + math.log(kernel * spread / last) < -TARGET:
@@ -269,13 +271,14 @@ def _log_cf(tilted: TiltedSteps, counts: FloatArray, step: float, nodes: int) ->
     """
     inner = max(1, math.isqrt(nodes - 1) + 1)
     outer = -(-nodes // inner)
+    parts = step * np.concatenate([np.arange(inner), inner * np.arange(outer)])
     y = step * np.arange(inner * outer)
     total = np.zeros(inner * outer, dtype=np.complex128)
     error = np.zeros(inner * outer)
     for i in range(counts.size):  # phase by phase, so that memory stays small
         loss, weight = tilted.loss[i], tilted.weight[i]
-        fine, fine_rest = _expm1_imaginary(np.multiply.outer(step * np.arange(inner), loss))
-        coarse, coarse_rest = _expm1_imaginary(np.multiply.outer(step * inner * np.arange(outer), loss))
+        both, both_rest = _expm1_imaginary(np.multiply.outer(parts, loss))
+        fine, coarse, fine_rest, coarse_rest = both[:inner], both[inner:], both_rest[:inner], both_rest[inner:]
         x = (coarse * weight) @ fine.T + (coarse_rest @ weight)[:, None] + (fine_rest @ weight)[None, :]
         x = x.ravel() + 1j * y * tilted.mean[i]
         modulus_minus_one = 2.0 * x.real + (x.real**2 + x.imag**2)

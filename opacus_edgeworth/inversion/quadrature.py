@@ -78,13 +78,14 @@ def expm1_minus(x: FloatArray) -> FloatArray:
     return np.where(np.abs(x) < 0.25, series, np.expm1(x) - x)
 
 
-def tilted_steps(steps: Composition, tilt: float, reach: float) -> TiltedSteps:
+def tilted_steps(steps: Composition, tilt: float, reach: float, *, fine: bool = True) -> TiltedSteps:
     """Return the tilted law of every phase, accurate for characteristic-function arguments up to `reach`.
 
     Args:
       steps: the composition; its subsampled phases are used.
       tilt: t, any finite real number.
       reach: largest |y| at which the characteristic function will be asked for, >= 0.
+      fine: whether K and the mean are computed by the formulas at the head; otherwise their errors are larger.
 
     Raises:
       OutOfReachError: the grid would need more than MAX_GRID points.
@@ -128,7 +129,7 @@ def tilted_steps(steps: Composition, tilt: float, reach: float) -> TiltedSteps:
     log_mgf_error = mean_spread + summing + 4.0 * ULP * np.abs(log_mgf) + discretisation
     mean_error = uncertain.sum(axis=1)
     small = np.abs(log_mgf) <= SMALL_LOG
-    if small.any():
+    if fine and small.any():
         others = 2.0 * discretisation_error(spacing[:, 0], s[:, 0], 1.0, 0.0) + outside(0.0, 0.0) + outside(1.0, 0.0)
         others = (1.0 + abs(tilt)) * others
         scale = spacing * np.exp(-LOG_SQRT_2PI - 0.5 * score * score)
@@ -235,7 +236,7 @@ def _falling_end(tilt: float, s: FloatArray, q: FloatArray, log_accuracy: float)
     """Return a score beyond every mode of N e^{tL}, where it has fallen by e^-log_accuracy."""
     margin = math.sqrt(2.0 * log_accuracy)
     mode = tilt / s  # no mode lies beyond, since dL/du < 1/s, and from there on e^{tL} N falls like N
-    if np.all(mode < 10.0):
+    if np.all(mode < 20.0):
         return mode + margin
     for _ in range(30):  # iterating u <- t L'(u) falls to the largest mode, and never below it
         lower = tilt * _slope_in_score(mode, s, q)

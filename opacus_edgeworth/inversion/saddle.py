@@ -48,7 +48,7 @@ def rough_law(steps: Composition, tilt: float | None = None) -> RoughLaw:
     s, q = steps.noise_multiplier[:, None], steps.sample_rate[:, None]
     if not steps.phases:
         return RoughLaw(steps, s, 0.0, s, s, s, s)
-    spacing, score = grid_points(steps, 8.0 * float(s.min()) if tilt is None else tilt, 0.0, 30.0)
+    spacing, score = grid_points(steps, 16.0 * float(s.min()) if tilt is None else tilt, 0.0, 30.0)
     loss = privacy_loss(score, s, q)
     log_density = -0.5 * score * score
     reach = float((score[:, -1:] * s).min()) if tilt is None or tilt < 0.0 else max(tilt, 0.0)
@@ -73,7 +73,19 @@ def moments(law: RoughLaw, c: float, direction: Direction) -> tuple[float, float
 
 def _rough_moments(law: RoughLaw, tilt: float) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return K(t), K'(t), K''(t) per phase, on the law's grid if it holds the tilted law, on a better one if not."""
-    exponent = tilt * law.loss + law.log_density
+    tilted = tilt * law.loss
+    if tilt <= law.reach and float(tilted.max()) < 300.0:
+        growing = np.expm1(tilted)
+        # E[e^L - 1] = 0 taken out, as in `quadrature`
+        growth = (law.scale * (growing - tilted - tilt * law.excess)).sum(axis=1)
+        edge = float((law.scale[:, [0, -1]] * growing[:, [0, -1]]).max())
+        if float(growth.max()) < SMALL_LOG and edge < 1e-7:
+            weighted = law.scale * law.loss
+            total = 1.0 + growth
+            mean = (weighted * growing - law.scale * law.excess).sum(axis=1) / total
+            square = (weighted * law.loss * (growing + 1.0)).sum(axis=1) / total
+            return np.log1p(growth), mean, square - mean * mean
+    exponent = tilted + law.log_density
     top = exponent.max(axis=1, keepdims=True)
     mass = np.exp(exponent - top)
     total = mass.sum(axis=1, keepdims=True)
@@ -87,12 +99,11 @@ def _rough_moments(law: RoughLaw, tilt: float) -> tuple[FloatArray, FloatArray, 
     mean = (weight * law.loss).sum(axis=1)
     variance = (weight * (law.loss - mean[:, None]) ** 2).sum(axis=1)
     small = np.abs(log_mgf) <= SMALL_LOG
-    if small.any():  # E[e^L - 1] = 0 taken out, as in `quadrature`
+    if small.any():
         with np.errstate(over="ignore", invalid="ignore"):
-            tilted = tilt * law.loss
-            shifted = np.expm1(tilted)
-            growth = (law.scale * (shifted - tilted - tilt * law.excess)).sum(axis=1)
-            drift = (law.scale * (law.loss * shifted - law.excess)).sum(axis=1)
+            growing = np.expm1(tilted)
+            growth = (law.scale * (growing - tilted - tilt * law.excess)).sum(axis=1)
+            drift = (law.scale * (law.loss * growing - law.excess)).sum(axis=1)
             log_mgf = np.where(small, np.log1p(growth), log_mgf)
             mean = np.where(small, drift / (1.0 + growth), mean)
     return log_mgf, mean, variance

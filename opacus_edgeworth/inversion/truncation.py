@@ -121,7 +121,7 @@ def _layers(density: FloatArray, width: FloatArray) -> tuple[FloatArray, FloatAr
         drop = level - np.append(level[:, 1:], np.zeros((level.shape[0], 1)), axis=1)
         masses.append(drop * extent)
         widths.append(extent)
-        if float(masses[0].sum(axis=1).min()) > 0.8:  # little was cut off
+        if float(masses[0].sum(axis=1).min()) > 0.6:  # little was cut off
             break
         density = density - unimodal
     return np.concatenate(masses, axis=1), np.concatenate(widths, axis=1)
