@@ -23,7 +23,7 @@ test: lint  ## check style and types, then run every test
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 compare: $(VENV)/installed  ## the README's table against RDP and PRV
 	$(BIN)/python benchmarks/compare.py

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any, overload
 
 import numpy as np
@@ -171,17 +173,14 @@ def direction_delta(steps: Composition, law: RoughLaw | None, epsilon: float, di
         return exact_delta(steps, epsilon, direction)
     bounds = Bounds(0.0, 1.0)
     if law is not None:
-        try:
+        with suppress(OutOfReachError):  # the lattice follows
             bounds = line_for_epsilon(law, epsilon, direction).delta(epsilon)
-        except OutOfReachError:
-            pass  # the lattice follows
     if bounds.relative_width <= NARROW:
         return bounds
     bounds = bounds.intersect(elementary_delta(steps, epsilon, direction))
     if law is not None:
         log_delta = math.log(bounds.upper)
-        tilt = lambda: saddle_for_epsilon(law, epsilon, direction)  # noqa: E731
-        for lattice in _lattices(law, direction, tilt, log_delta):
+        for lattice in _lattices(law, direction, partial(saddle_for_epsilon, law, epsilon, direction), log_delta):
             bounds = bounds.intersect(lattice.delta(epsilon))
             if bounds.relative_width <= NARROW_ENOUGH:
                 break
@@ -213,9 +212,7 @@ def direction_epsilon(steps: Composition, law: RoughLaw | None, delta: float, di
     return bounds
 
 
-def _lattices(
-    law: RoughLaw, direction: Direction, tilt: Callable[[], float], log_delta: float
-) -> Iterator[Lattice]:
+def _lattices(law: RoughLaw, direction: Direction, tilt: Callable[[], float], log_delta: float) -> Iterator[Lattice]:
     """Yield ever finer lattices, as far as they are affordable."""
     for size in LATTICE_SIZES:
         if size * (law.steps.phases + 1) > MAX_LATTICE_WORK:

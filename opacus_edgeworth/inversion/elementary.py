@@ -5,8 +5,8 @@ t = c and at t = 1 - c the right-hand side is the same, so one Chernoff bound se
 delta(e) <= kappa(c) e^{sum n log(1 - q + q e^{c(c-1)/(2 s^2)}) - (c-1) e}.
 
 *Sampling.* With probability (1-q)^n no step samples the example; otherwise everything may be revealed. So
-delta <= 1 - prod (1-q)^n in the remove direction, and P >= prod (1-q)^n Q gives delta <= 1 - e^e prod (1-q)^n in the add
-direction.
+delta <= 1 - prod (1-q)^n in the remove direction, and P >= prod (1-q)^n Q gives delta <= 1 - e^e prod (1-q)^n in the
+add direction.
 
 *One step.* Forgetting all steps but one is post-processing, so delta is at least that of any one step.
 """
@@ -30,9 +30,10 @@ def log_moment_bound(steps: Composition) -> FloatArray:
     """Return upper bounds on G at ORDERS, both directions, shape (241,)."""
     with np.errstate(over="ignore"):
         exponent = 0.5 * (ORDERS * (ORDERS - 1.0))[:, None] / steps.noise_multiplier**2
-        per_step = np.logaddexp(np.log1p(-steps.sample_rate), np.log(steps.sample_rate) + exponent)
-        per_step = np.minimum(per_step, np.log1p(steps.sample_rate * np.expm1(np.minimum(exponent, 30.0))) + 1e308 * (exponent > 30.0))
-        total = np.maximum(per_step, 0.0) @ steps.steps + 0.5 * steps.gaussian * ORDERS * (ORDERS - 1.0)
+        # where the exponent is small, log1p keeps what the sum of logs would round away
+        small = np.log1p(steps.sample_rate * np.expm1(np.minimum(exponent, 30.0)))
+        large = np.logaddexp(np.log1p(-steps.sample_rate), np.log(steps.sample_rate) + exponent)
+        total = np.where(exponent < 30.0, small, large) @ steps.steps + 0.5 * steps.gaussian * ORDERS * (ORDERS - 1.0)
     return total * (1.0 + 1e-9) + 1e-15
 
 

@@ -63,9 +63,7 @@ def gather_head(s: float, q: float, spacing: float, direction: Direction) -> Hea
     return _gather(s, q, spacing, direction, first, NODES)[0]
 
 
-def _gather(
-    s: float, q: float, spacing: float, direction: Direction, first: float, nodes: int
-) -> tuple[Head, float]:
+def _gather(s: float, q: float, spacing: float, direction: Direction, first: float, nodes: int) -> tuple[Head, float]:
     """Return the head with its first cut `first` spacings above log(1 - q), and how far it moves means of e^w."""
     odds = (1.0 - q) / q
     previous = _score(math.expm1(first * spacing) * odds, s)

@@ -2,8 +2,8 @@ r"""The lattice engine: delta from the composed masses of `masses`, convolved by
 
 Tilting by e^{tL} (t = c, or 1 - c in the add direction, c the saddle point) puts the bulk of the law where delta is
 decided, so that rounding of the FFT is small relative to delta, however small that is. Errors: the grid itself
-(`masses`: one law above, one below), wrap-around (Chernoff, in `_compose`), rounding (`_fft_error`), quadrature and range of
-the masses; all are added outward in `Lattice.delta`.
+(`masses`: one law above, one below), wrap-around (Chernoff, in `_compose`), rounding (`_fft_error`), quadrature and
+range of the masses; all are added outward in `Lattice.delta`.
 """
 
 from __future__ import annotations
@@ -168,7 +168,9 @@ def _compose(
         losses = part.offset + spacing * np.arange(part.mass.size)
         with np.errstate(divide="ignore"):
             log_mass = np.log(part.mass)
-        log_mgf = [value + count * _log_sum_exp(log_mass + t * losses)[1] for value, t in zip(log_mgf, points, strict=True)]
+        log_mgf = [
+            value + count * _log_sum_exp(log_mass + t * losses)[1] for value, t in zip(log_mgf, points, strict=True)
+        ]
         mass, log_total = _log_sum_exp(log_mass + tilt * losses)
         log_norm += count * log_total
         largest = abs(tilt) * float(np.abs(losses[[0, -1]]).max()) + float(np.abs(log_mass[mass > 0.0]).max())

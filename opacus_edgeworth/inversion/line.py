@@ -131,9 +131,7 @@ def line_for_epsilon(law: RoughLaw, epsilon: float, direction: Direction) -> Lin
     return make_line(law, saddle_for_epsilon(law, epsilon, direction), direction, epsilon)
 
 
-def make_line(
-    law: RoughLaw, c: float, direction: Direction, epsilon: float, *, upper_only: bool = False
-) -> Line:
+def make_line(law: RoughLaw, c: float, direction: Direction, epsilon: float, *, upper_only: bool = False) -> Line:
     """Return the line through c, its nodes chosen for epsilon; with `upper_only` its lower bounds are trivial.
 
     Raises:
@@ -179,8 +177,18 @@ def make_line(
     size = np.abs(amplitude)
     total_error = float(size @ np.expm1(error + 4.0 * ULP * (np.abs(log_cf) + 4.0)))
     return Line(
-        c, gap, step, y, amplitude, total_error, float(size.sum()), float(size @ y),
-        log_peak, log_peak_error, log_beyond, chernoff,
+        c,
+        gap,
+        step,
+        y,
+        amplitude,
+        total_error,
+        float(size.sum()),
+        float(size @ y),
+        log_peak,
+        log_peak_error,
+        log_beyond,
+        chernoff,
     )
 
 
@@ -238,9 +246,7 @@ def _few_bits(step: float) -> float:
     return math.ldexp(math.floor(256.0 * mantissa) / 256.0, exponent)
 
 
-def _last_node(
-    steps: Composition, tilted: TiltedSteps | None, spread: float, kernel: float
-) -> tuple[float, float]:
+def _last_node(steps: Composition, tilted: TiltedSteps | None, spread: float, kernel: float) -> tuple[float, float]:
     r"""Return where the nodes may end, and the bound on log |cf| from there on.
 
     The nodes beyond Y add at most (1/pi) |cf| e^{G(c) + (1-c) e} sum h / y_k^2 <= (1/pi) |cf| e^{...} / Y, because

@@ -133,14 +133,27 @@ def tilted_steps(steps: Composition, tilt: float, reach: float, *, fine: bool = 
         others = 2.0 * discretisation_error(spacing[:, 0], s[:, 0], 1.0, 0.0) + outside(0.0, 0.0) + outside(1.0, 0.0)
         others = (1.0 + abs(tilt)) * others
         scale = spacing * np.exp(-LOG_SQRT_2PI - 0.5 * score * score)
-        fine = _fine_moments(tilt, loss, scale, loss_error, ULP * (score.shape[1] + 60 + score * score))
-        growth = np.exp(-fine[0])
-        log_mgf = np.where(small, fine[0], log_mgf)
-        log_mgf_error = np.where(small, fine[1] * growth + discretisation + others * growth, log_mgf_error)
-        mean = np.where(small, fine[2] * growth, mean)
-        mean_error = np.where(small, (fine[3] + np.abs(fine[2]) * fine[1] + others) * growth, mean_error)
+        relative = ULP * (score.shape[1] + 60.0 + score * score)
+        log_phi, phi_error, drift, drift_error = _fine_moments(tilt, loss, scale, loss_error, relative)
+        shrink = np.exp(-log_phi)
+        log_mgf = np.where(small, log_phi, log_mgf)
+        log_mgf_error = np.where(small, (phi_error + others) * shrink + discretisation, log_mgf_error)
+        mean = np.where(small, drift * shrink, mean)
+        drift_error = drift_error + np.abs(drift) * (phi_error * shrink + discretisation) + others
+        mean_error = np.where(small, drift_error * shrink, mean_error)
     return TiltedSteps(
-        tilt, weight, loss, loss_error, slope, score, log_mgf, 1.01 * log_mgf_error, mean, 1.01 * mean_error, rounding, discretisation
+        tilt=tilt,
+        weight=weight,
+        loss=loss,
+        loss_error=loss_error,
+        slope=slope,
+        score=score,
+        log_mgf=log_mgf,
+        log_mgf_error=1.01 * log_mgf_error,
+        mean=mean,
+        mean_error=1.01 * mean_error,
+        rounding=rounding,
+        discretisation=discretisation,
     )
 
 
@@ -192,16 +205,12 @@ def _fine_moments(
         excess_error = np.einsum(
             "pj,pj->p", scale, relative * (np.abs(first) + np.abs(second)) + abs(tilt) * loss_error * gap
         )
-        slope_error = np.einsum(
-            "pj,pj->p", scale, relative * (np.abs(third) + np.abs(fourth)) + loss_error * steepness
-        )
+        slope_error = np.einsum("pj,pj->p", scale, relative * (np.abs(third) + np.abs(fourth)) + loss_error * steepness)
         log_phi = np.log1p(excess)
     return log_phi, excess_error + 4.0 * ULP * np.abs(excess), slope, slope_error + 4.0 * ULP * np.abs(slope)
 
 
-def grid_points(
-    steps: Composition, tilt: float, reach: float, log_accuracy: float
-) -> tuple[FloatArray, FloatArray]:
+def grid_points(steps: Composition, tilt: float, reach: float, log_accuracy: float) -> tuple[FloatArray, FloatArray]:
     """Return spacings (P, 1) and scores (P, J); spacings have 8 significant bits, so that every score is exact."""
     mantissa, exponent = np.frexp(grid_spacing(steps, tilt, reach, log_accuracy))
     spacing = np.ldexp(np.floor(256.0 * mantissa) / 256.0, exponent)[:, None]

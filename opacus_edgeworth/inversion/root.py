@@ -39,9 +39,7 @@ def _log(value: float) -> float:
     return math.log(value) if value > 0.0 else -math.inf
 
 
-def _crossing(
-    gap: Callable[[float], float], start: float, slope: float, *, proved_above: bool
-) -> tuple[float, float]:
+def _crossing(gap: Callable[[float], float], start: float, slope: float, *, proved_above: bool) -> tuple[float, float]:
     """Return a point next to the zero of a falling gap, at which gap <= 0 (`proved_above`) or >= 0, and the slope.
 
     Secant steps aim a hair beyond the zero on the wanted side, inside the bracket seen so far. The result is a point
