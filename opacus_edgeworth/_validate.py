@@ -31,7 +31,7 @@ def as_noise_multiplier(value: Any) -> float:
     number = as_real("noise_multiplier", value)
     if not 0.0 <= number < math.inf:
         raise InvalidParameterError(
-            f"noise_multiplier={number!r} must be in [0, inf); it is the noise's standard deviation over the clipping norm"
+            f"noise_multiplier={number!r} must be in [0, inf); the noise's standard deviation over the clipping norm"
         )
     return number
 

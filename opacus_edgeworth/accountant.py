@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from opacus.accountants import IAccountant, registry
@@ -66,14 +67,14 @@ class EdgeworthAccountant(IAccountant):
         """Return the name under which Opacus knows this accountant."""
         return MECHANISM
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore a checkpoint made by `state_dict`.
 
         Raises:
           ValueError: Opacus's checks of the keys and of the mechanism.
           InvalidParameterError: the history in it is corrupt; this accountant is unchanged then.
         """
-        if isinstance(state_dict, dict) and "history" in state_dict:
+        if isinstance(state_dict, Mapping) and "history" in state_dict:
             parse_history(state_dict["history"])
         super().load_state_dict(state_dict)
         self.history = list(self.history)

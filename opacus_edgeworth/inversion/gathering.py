@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -57,7 +58,8 @@ def gather_head(s: float, q: float, spacing: float, direction: Direction) -> Hea
     candidates = np.geomspace(0.1, 6.0, 24)
     best = int(np.argmin([loss(first) for first in candidates]))
     around = candidates[max(best - 1, 0)], candidates[min(best + 1, candidates.size - 1)]
-    first = float(minimize_scalar(loss, bounds=around, method="bounded", options={"maxiter": 24}).x)
+    found: Any = minimize_scalar(loss, bounds=around, method="bounded", options={"maxiter": 24})
+    first = float(found.x)
     if loss(first) > loss(candidates[best]):
         first = float(candidates[best])
     return _gather(s, q, spacing, direction, first, NODES)[0]

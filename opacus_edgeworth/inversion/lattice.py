@@ -74,7 +74,7 @@ class Lattice:
         factor = law.log_mass_error + ULP * (16.0 + 4.0 * abs(log_scale))
         wrapped = math.exp(min(log_kappa(self.c) + law.log_wrapped, 700.0))
         total = total * (1.0 - 1e-13) - norm * law.rounding - wrapped
-        lower = math.exp(min(log_scale - factor, 0.0)) * total if total > 0.0 else 0.0
+        lower = math.exp(min(log_scale - factor, 700.0)) * total if total > 0.0 else 0.0
         upper = max(min(upper, 1.0), 5e-324)
         return Bounds(min(lower, upper), upper)
 

@@ -287,19 +287,21 @@ def _log_cf(tilted: TiltedSteps, counts: FloatArray, step: float, nodes: int) ->
         fine, coarse, fine_rest, coarse_rest = both[:inner], both[inner:], both_rest[:inner], both_rest[inner:]
         x = (coarse * weight) @ fine.T + (coarse_rest @ weight)[:, None] + (fine_rest @ weight)[None, :]
         x = x.ravel() + 1j * y * tilted.mean[i]
-        modulus_minus_one = 2.0 * x.real + (x.real**2 + x.imag**2)
-        modulus = np.sqrt(np.maximum(1.0 + modulus_minus_one, 1e-60))
-        log_phi = 0.5 * np.log1p(np.maximum(modulus_minus_one, -1.0 + 1e-15))
-        angle = np.arctan2(x.imag, 1.0 + x.real)
-        linear, square, rest = tilted.rounding[:, i]
-        wrong = np.minimum(linear * y, square * y * y) + rest * y * y
+        excess = 2.0 * x.real + (x.real**2 + x.imag**2)  # |phi|^2 - 1
+        modulus = np.hypot(1.0 + x.real, x.imag)
+        wrong = np.minimum(tilted.rounding[0, i] * y, tilted.rounding[1, i] * y * y) + tilted.rounding[2, i] * y * y
         wrong = wrong + tilted.mean_error[i] * y + tilted.discretisation[i]
-        wrong = wrong + 8.0 * ULP * (np.abs(x.real) + np.abs(x) ** 2) + 8.0 * ULP * np.abs(angle) * modulus
-        relative = np.minimum(wrong / modulus, 0.5)
+        wrong = wrong + 8.0 * ULP * (np.abs(x.real) + np.abs(x) ** 2) + 8.0 * ULP * np.abs(x.imag) * (1.0 + modulus)
+        angle = np.arctan2(x.imag, 1.0 + x.real)
+        known = wrong < 0.5 * modulus
+        # where nothing is known, |phi| <= modulus + wrong: twice that covers the difference, and expm1(log 3) = 2
+        log_phi = np.log(np.clip(modulus + np.where(known, 0.0, wrong), 1e-300, np.where(known, math.inf, 1.0)))
+        log_phi = np.where((excess > -0.5) & known, 0.5 * np.log1p(np.maximum(excess, -0.5)), log_phi)
         total += counts[i] * (log_phi + 1j * angle)
-        error += counts[i] * np.where(wrong < 0.5 * modulus, -np.log1p(-relative), math.inf)
+        relative = np.where(known, wrong / np.maximum(modulus, 1e-300), 0.0)
+        error += np.where(known, counts[i] * (8.0 * ULP * np.abs(angle) - np.log1p(-relative)), math.log(3.0))
     summing = ULP * counts.size * np.abs(total)
-    return total[:nodes], np.minimum((error + summing)[:nodes], 700.0)
+    return total[:nodes], (error + summing)[:nodes]
 
 
 def _expm1_imaginary(angle: FloatArray) -> tuple[ComplexArray, ComplexArray]:

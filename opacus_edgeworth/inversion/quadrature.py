@@ -130,14 +130,17 @@ def tilted_steps(steps: Composition, tilt: float, reach: float, *, fine: bool = 
     mean_error = uncertain.sum(axis=1)
     small = np.abs(log_mgf) <= SMALL_LOG
     if fine and small.any():
-        others = 2.0 * discretisation_error(spacing[:, 0], s[:, 0], 1.0, 0.0) + outside(0.0, 0.0) + outside(1.0, 0.0)
-        others = (1.0 + abs(tilt)) * others
+        # what the grid loses of E[1] and E[e^L], which the formulas take to be exact
+        others = 2.0 * discretisation_error(spacing[:, 0], s[:, 0], 1.0, 0.0)
+        others = others + outside(0.0, 0.0) + outside(1.0, 0.0)
         scale = spacing * np.exp(-LOG_SQRT_2PI - 0.5 * score * score)
         relative = ULP * (score.shape[1] + 60.0 + score * score)
         log_phi, phi_error, drift, drift_error = _fine_moments(tilt, loss, scale, loss_error, relative)
         shrink = np.exp(-log_phi)
         log_mgf = np.where(small, log_phi, log_mgf)
-        log_mgf_error = np.where(small, (phi_error + others) * shrink + discretisation, log_mgf_error)
+        log_mgf_error = np.where(
+            small, (phi_error + (1.0 + abs(tilt)) * others) * shrink + discretisation, log_mgf_error
+        )
         mean = np.where(small, drift * shrink, mean)
         drift_error = drift_error + np.abs(drift) * (phi_error * shrink + discretisation) + others
         mean_error = np.where(small, drift_error * shrink, mean_error)

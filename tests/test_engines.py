@@ -1,0 +1,123 @@
+"""The engines against each other and against closed forms, where both reach."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from opacus_edgeworth.composition import compose
+from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon
+from opacus_edgeworth.inversion.exact import exact_delta
+from opacus_edgeworth.inversion.lattice import make_lattice
+from opacus_edgeworth.inversion.line import line_for_epsilon
+from opacus_edgeworth.inversion.quadrature import expm1_minus, tilted_steps
+from opacus_edgeworth.inversion.saddle import rough_law, saddle_for_epsilon
+from opacus_edgeworth.inversion.truncation import decay_bound, one_minus_sinc
+
+OVERLAP = [
+    ([(1.0, 0.01, 1000)], 1.0),
+    ([(0.8, 0.1, 30)], 4.0),
+    ([(4.0, 0.25, 200)], 3.0),
+    ([(0.5, 0.02, 60)], 6.0),
+    ([(1.0, 0.02, 100), (2.0, 0.05, 50)], 1.5),
+    ([(20.0, 1.0, 10), (1.0, 0.05, 50)], 2.0),
+    ([(100.0, 0.01, 20)], 1e-4),
+]
+
+
+@pytest.mark.parametrize("direction", ["remove", "add"])
+@pytest.mark.parametrize(("history", "epsilon"), OVERLAP, ids=str)
+def test_line_and_lattice_agree(history, epsilon, direction):
+    steps = compose(history)
+    law = rough_law(steps)
+    if direction == "add":  # stay below the limit from where on delta is 0
+        epsilon = min(epsilon, 0.3 * steps.add_direction_limit())
+    line = line_for_epsilon(law, epsilon, direction).delta(epsilon)
+    c = saddle_for_epsilon(law, epsilon, direction)
+    lattice = make_lattice(law, c, direction, math.log(line.upper), 1 << 17).delta(epsilon)
+    assert lattice.lower <= line.upper
+    assert line.lower <= lattice.upper
+    assert line.relative_width < 1e-9
+    assert lattice.relative_width < 0.05
+
+
+@pytest.mark.parametrize("direction", ["remove", "add"])
+@pytest.mark.parametrize(("sigma", "rate", "epsilon"), [(0.7, 0.1, 0.05), (1.0, 0.5, 0.3), (3.0, 0.9, 0.8)])
+def test_lattice_of_one_step_meets_the_closed_form(sigma, rate, epsilon, direction):
+    steps = compose([(sigma, rate, 1)])
+    law = rough_law(steps)
+    exact = exact_delta(steps, epsilon, direction)
+    c = saddle_for_epsilon(law, epsilon, direction)
+    lattice = make_lattice(law, c, direction, math.log(exact.upper), 1 << 17).delta(epsilon)
+    assert lattice.lower <= exact.upper
+    assert exact.lower <= lattice.upper
+    assert lattice.relative_width < 1e-5
+
+
+@pytest.mark.parametrize(("sigma", "epsilon"), [(1.0, 1.0), (50.0, 0.01), (0.1, 70.0), (0.1, 10.0), (3.0, 0.0)])
+def test_gaussian_closed_form(sigma, epsilon):
+    a, b = epsilon * sigma - 0.5 / sigma, epsilon * sigma + 0.5 / sigma
+    expected = norm.sf(a) - math.exp(epsilon + norm.logsf(b))
+    got = exact_delta(compose([(sigma, 1.0, 1)]), epsilon, "remove")
+    assert got.lower <= expected + 1e-15
+    assert got.upper >= expected - 1e-15
+    assert got.relative_width < 1e-9
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.5, 3.0])
+def test_delta_near_one_uses_the_complement(epsilon):
+    steps = compose([(0.5, 0.5, 200)])
+    law = rough_law(steps)
+    for direction in ("remove", "add"):
+        line = line_for_epsilon(law, epsilon, direction)
+        got = line.delta(epsilon)
+        assert 0.999 < got.lower <= got.upper <= 1.0
+        assert line.gap < 0.0
+
+
+@pytest.mark.parametrize(("history", "epsilon"), OVERLAP, ids=str)
+def test_elementary_bounds_hold(history, epsilon):
+    steps = compose(history)
+    line = line_for_epsilon(rough_law(steps), epsilon, "remove").delta(epsilon)
+    simple = elementary_delta(steps, epsilon, "remove")
+    assert simple.lower <= line.upper
+    assert simple.upper >= line.lower
+    if 0.0 < line.lower < 1.0:
+        assert elementary_epsilon(steps, line.lower) >= epsilon
+
+
+def test_small_differences_keep_their_relative_accuracy():
+    x = np.array([1e-12, -1e-8, 1e-3, 0.2, -0.24, 0.26, -3.0, 5.0])
+    series = [math.fsum(v**k / math.factorial(k) for k in range(2, 60)) for v in x]
+    np.testing.assert_allclose(expm1_minus(x), series, rtol=40 * 2.0**-52)
+
+
+@pytest.mark.parametrize("tilt", [2.0, 3.0])
+def test_cgf_at_integers_is_known(tilt):
+    sigma, rate = 0.9, 0.03
+    k = int(tilt)
+    moments = [math.comb(k, j) * (1 - rate) ** (k - j) * rate**j * math.exp(j * (j - 1) / (2 * sigma**2))
+               for j in range(k + 1)]  # fmt: skip
+    expected = math.log1p(math.fsum([*moments, -1.0]))
+    got = tilted_steps(compose([(sigma, rate, 1)]), tilt, 1.0)
+    assert abs(got.log_mgf[0] - expected) <= got.log_mgf_error[0] + 4e-16 * abs(expected) + 1e-17
+
+
+@pytest.mark.parametrize(("history", "tilt"), [([(1.0, 0.01, 1)], 6.0), ([(0.4, 0.2, 1)], 1.3), ([(3.0, 0.5, 1)], -4.0)])
+def test_decay_bound_holds_where_the_characteristic_function_is_known(history, tilt):
+    steps = compose(history)
+    tilted = tilted_steps(steps, tilt, 200.0)
+    decay = decay_bound(tilted, steps)
+    y = np.geomspace(1e-2, 200.0, 400)
+    modulus = np.abs(np.exp(1j * np.outer(y, tilted.loss[0])) @ tilted.weight[0])
+    bound = np.exp([decay.log_bound(float(v)) for v in y])
+    assert np.all(np.maximum.accumulate(modulus[::-1])[::-1] <= bound * (1 + 1e-9))
+    assert np.all(np.diff(bound) <= 1e-12)
+
+
+def test_sinc_minorant():
+    x = np.linspace(1e-6, 60.0, 200_001)
+    bound = one_minus_sinc(x)
+    assert np.all(bound <= 1.0 - np.abs(np.sin(x) / x) + 1e-15)
+    assert np.all(np.diff(bound) >= -1e-15)

@@ -1,0 +1,42 @@
+"""Every case of the reference table lies within the bounds, in both directions, and the bounds are narrow."""
+
+import pytest
+from conftest import reference_cases
+
+from opacus_edgeworth import PrivacyCurve
+from opacus_edgeworth.composition import compose
+from opacus_edgeworth.curve import direction_delta, rough_law_or_none
+
+RARE_EVENTS = [
+    [[0.3, 0.01, 100]],
+    [[0.2, 0.001, 50]],
+    [[1.0, 0.01, 2]],
+    [[0.7, 0.001, 20]],
+    [[1.0, 0.0001, 1000000]],  # the line reaches it, with slow decay: 4e-9
+]
+DIGITS = 1e-15  # the reference's own accuracy
+CASES = reference_cases()
+
+
+@pytest.mark.parametrize("direction", ["remove", "add"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["history"]))
+def test_delta_encloses_reference(case, direction):
+    exact = case[f"delta_{direction}"]
+    if exact is None:
+        pytest.skip("the reference does not give this direction")
+    steps = compose(case["history"])
+    got = direction_delta(steps, rough_law_or_none(steps), case["epsilon"], direction)
+    assert got.lower <= exact * (1 + DIGITS)
+    assert got.upper >= exact * (1 - DIGITS)
+    assert got.relative_width <= (1e-4 if case["history"] in RARE_EVENTS else 1e-9)
+    if exact == 0.0:
+        assert got.upper == 0.0
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["history"]))
+def test_epsilon_inverts_reference(case):
+    exact = max(case["delta_remove"], case["delta_add"] or 0.0)
+    got = PrivacyCurve(case["history"]).epsilon(exact)
+    assert got.lower <= case["epsilon"] * (1 + 1e-13)
+    assert got.upper >= case["epsilon"] * (1 - 1e-13)
+    assert got.width <= 1e-4 * case["epsilon"] if case["history"] in RARE_EVENTS else 1e-9 * case["epsilon"]
