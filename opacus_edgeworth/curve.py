@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import partial
 from typing import Any, overload
 
 import numpy as np
@@ -18,7 +17,7 @@ from opacus_edgeworth.composition import Composition, compose, parse_history
 from opacus_edgeworth.errors import InvalidParameterError, OutOfReachError
 from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon
 from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
-from opacus_edgeworth.inversion.lattice import Lattice, make_lattice
+from opacus_edgeworth.inversion.lattice import Lattice, lattice_tilt, make_lattice
 from opacus_edgeworth.inversion.line import line_for_epsilon, make_line
 from opacus_edgeworth.inversion.root import invert_delta
 from opacus_edgeworth.inversion.saddle import RoughLaw, rough_law, saddle_for_delta, saddle_for_epsilon
@@ -180,7 +179,7 @@ def direction_delta(steps: Composition, law: RoughLaw | None, epsilon: float, di
     bounds = bounds.intersect(elementary_delta(steps, epsilon, direction))
     if law is not None:
         log_delta = math.log(bounds.upper)
-        for lattice in _lattices(law, direction, partial(saddle_for_epsilon, law, epsilon, direction), log_delta):
+        for lattice in _lattices(law, direction, epsilon, log_delta):
             bounds = bounds.intersect(lattice.delta(epsilon))
             if bounds.relative_width <= NARROW_ENOUGH:
                 break
@@ -205,20 +204,22 @@ def direction_epsilon(steps: Composition, law: RoughLaw | None, delta: float, di
         return bounds
     bounds = bounds.intersect(Bounds(0.0, elementary_epsilon(steps, delta)))
     if law is not None and c > 1.0:
-        for lattice in _lattices(law, direction, lambda: c, math.log(delta)):
+        for lattice in _lattices(law, direction, guess, math.log(delta)):
             bounds = bounds.intersect(_invert(lattice.delta, steps, delta, direction, guess, c - 1.0))
             if bounds.relative_width <= NARROW_ENOUGH:
                 break
     return bounds
 
 
-def _lattices(law: RoughLaw, direction: Direction, tilt: Callable[[], float], log_delta: float) -> Iterator[Lattice]:
-    """Yield ever finer lattices, as far as they are affordable."""
+def _lattices(law: RoughLaw, direction: Direction, epsilon: float, log_delta: float) -> Iterator[Lattice]:
+    """Yield ever finer lattices for delta near epsilon, as far as they are affordable."""
     for size in LATTICE_SIZES:
         if size * (law.steps.phases + 1) > MAX_LATTICE_WORK:
             return
         try:
-            yield make_lattice(law, tilt(), direction, log_delta, size)
+            saddle = saddle_for_epsilon(law, max(epsilon, 0.0), direction)
+            c = lattice_tilt(law, saddle, max(epsilon, 0.0), direction)
+            yield make_lattice(law, c, direction, log_delta, size)
         except OutOfReachError:
             return
 

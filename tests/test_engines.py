@@ -104,7 +104,9 @@ def test_cgf_at_integers_is_known(tilt):
     assert abs(got.log_mgf[0] - expected) <= got.log_mgf_error[0] + 4e-16 * abs(expected) + 1e-17
 
 
-@pytest.mark.parametrize(("history", "tilt"), [([(1.0, 0.01, 1)], 6.0), ([(0.4, 0.2, 1)], 1.3), ([(3.0, 0.5, 1)], -4.0)])
+@pytest.mark.parametrize(
+    ("history", "tilt"), [([(1.0, 0.01, 1)], 6.0), ([(0.4, 0.2, 1)], 1.3), ([(3.0, 0.5, 1)], -4.0)]
+)
 def test_decay_bound_holds_where_the_characteristic_function_is_known(history, tilt):
     steps = compose(history)
     tilted = tilted_steps(steps, tilt, 200.0)

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig
-from transformers.models.bert.modeling_bert import BertLayer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))  # a folder of programs, not a package
 fetch_demo_data = importlib.import_module("fetch_demo_data")

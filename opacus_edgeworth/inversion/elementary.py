@@ -52,7 +52,7 @@ def elementary_delta(steps: Composition, epsilon: float, direction: Direction) -
         upper = min(upper, max(-math.expm1(min(exponent, 0.0)) * (1.0 + 8.0 * ULP), 5e-324))
     pairs = zip(steps.noise_multiplier.tolist(), steps.sample_rate.tolist(), strict=True)
     lower = max((single_step_delta(s, q, epsilon, direction).lower for s, q in pairs), default=0.0)
-    return Bounds(min(lower, upper), min(upper, 1.0))
+    return Bounds(lower, min(upper, 1.0))
 
 
 def elementary_epsilon(steps: Composition, delta: float) -> float:

@@ -79,7 +79,7 @@ def _gather(s: float, q: float, spacing: float, direction: Direction, first: flo
     for j in range(1, nodes):
         node, beyond = (math.expm1(start + (j + i) * spacing) * odds for i in (0, 1))
         at, following = _score(node, s), _score(beyond, s)
-        if previous >= at:  # a first cut beyond the second node cannot be used
+        if j == 1 and previous > at:  # a first cut beyond the second node cannot be used
             return Head(start, np.maximum(mass, 0.0), previous), 1e30
         cut = _balancing_cut(previous, at, following, node, s, direction)
         if cut is None:  # remove direction, too much on the left: raise only the balanced share, lower the rest

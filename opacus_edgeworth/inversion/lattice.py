@@ -20,7 +20,8 @@ from opacus_edgeworth.inversion.masses import StepLaw, law_above, law_below
 from opacus_edgeworth.inversion.quadrature import ULP
 from opacus_edgeworth.inversion.saddle import RoughLaw, log_kappa, moments
 
-LOG_WRAP = 34.0
+LOG_LOSS = 6.0
+LOG_WRAP = 40.0
 """Wrap-around is pushed below about e^-LOG_WRAP of delta."""
 
 
@@ -76,7 +77,7 @@ class Lattice:
         total = total * (1.0 - 1e-13) - norm * law.rounding - wrapped
         lower = math.exp(min(log_scale - factor, 700.0)) * total if total > 0.0 else 0.0
         upper = max(min(upper, 1.0), 5e-324)
-        return Bounds(min(lower, upper), upper)
+        return Bounds(lower, upper)
 
     def _sum(self, law: Law, epsilon: float) -> tuple[float, float, float]:
         """Return sum of mass * weight, the 2-norm of weight, and the log of their unit.
@@ -87,6 +88,28 @@ class Lattice:
         weight = np.exp((1.0 - self.c) * beyond) * -np.expm1(-beyond)
         log_scale = (1.0 - self.c) * epsilon + law.log_norm
         return float(law.mass @ weight), math.sqrt(float(weight @ weight)), log_scale
+
+
+def lattice_tilt(rough: RoughLaw, saddle: float, epsilon: float, direction: Direction) -> float:
+    """Return the tilt c in (1, saddle] with the narrowest window, as far as rounding stays harmless.
+
+    Off the saddle point the tilted law's total weighs more against delta, by e^LOG_LOSS at most: the FFT's rounding
+    grows by that factor, and the grid gets finer by as much as the window shrinks.
+    """
+
+    def log_size(c: float) -> float:
+        return moments(rough, c, direction)[0] - (c - 1.0) * epsilon - math.log(c * (c - 1.0))
+
+    least = log_size(saddle)
+    best, width = saddle, math.inf
+    for share in (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05):
+        c = 1.0 + share * (saddle - 1.0)
+        if log_size(c) - least > LOG_LOSS:
+            break
+        low, high, _ = _window(rough, c, direction)
+        if high - low < 0.8 * width:
+            best, width = c, high - low
+    return best
 
 
 def make_lattice(rough: RoughLaw, c: float, direction: Direction, log_delta: float, size: int) -> Lattice:

@@ -84,7 +84,7 @@ class Line:
         if self.gap < 0.0:
             lower, upper = 1.0 - min(upper, 1.0) - ULP, 1.0 - lower + ULP
         lower, upper = min(max(lower, 0.0), 1.0), min(max(upper, 0.0), 1.0)
-        return Bounds(min(lower, upper), upper)
+        return Bounds(lower, upper)
 
     def alias_bound(self, epsilon: float) -> float:
         r"""Return log of a bound on what the rule adds: sum over m != 0 of e^{(c-1) 2 pi m / h} f(e + 2 pi m / h).

@@ -31,7 +31,7 @@ def invert_delta(delta_at: Callable[[float], Bounds], delta: float, start: float
     if upper == 0.0 or math.isinf(upper):
         return Bounds(0.0, upper)
     lower, _ = _crossing(below, upper, slope, proved_above=False)
-    return Bounds(min(lower, upper), upper)
+    return Bounds(lower, upper)
 
 
 def _log(value: float) -> float:

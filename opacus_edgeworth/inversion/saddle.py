@@ -181,7 +181,10 @@ def _increasing_root(rising: Callable[[float], tuple[float, float, float]], star
     stretch = 1.0
     previous = 0.0
     for _ in range(80):
-        value, derivative, scale = rising(math.exp(at))
+        try:
+            value, derivative, scale = rising(math.exp(at))
+        except OutOfReachError:  # G has no affordable grid there: look below
+            value, derivative, scale = math.inf, math.inf, math.inf
         if math.isfinite(value) and math.isfinite(derivative) and derivative > 0.0:
             move = -value / derivative
             if abs(move) * scale < 0.2 and abs(move) < 0.2:
