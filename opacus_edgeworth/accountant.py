@@ -25,7 +25,7 @@ class EdgeworthAccountant(IAccountant):
       >>> for _ in range(100):
       ...     accountant.step(noise_multiplier=1.0, sample_rate=0.01)
       >>> round(accountant.get_epsilon(delta=1e-5), 4)
-      0.9393
+      0.718
     """
 
     def __init__(self) -> None:

@@ -43,7 +43,7 @@ def calibrate_noise_multiplier(
     Example:
       >>> sigma = calibrate_noise_multiplier(target_epsilon=8, target_delta=1e-5, sample_rate=0.02, steps=1000)
       >>> round(sigma, 4)
-      0.7354
+      0.7339
     """
     epsilon = as_epsilon(target_epsilon, name="target_epsilon")
     delta = as_delta(target_delta, name="target_delta")

@@ -44,7 +44,7 @@ class PrivacyCurve:
     Example:
       >>> curve = PrivacyCurve([(1.0, 0.01, 1000)])
       >>> round(curve.epsilon(1e-5).upper, 6)
-      2.101375
+      1.828237
     """
 
     __slots__ = ("_history", "_steps")

@@ -1,0 +1,69 @@
+"""The bounds against ball arithmetic, in regimes of every kind, and the oracle against closed forms."""
+
+import oracle
+import pytest
+
+from opacus_edgeworth import PrivacyCurve
+from opacus_edgeworth.composition import compose
+from opacus_edgeworth.curve import direction_delta, rough_law_or_none
+
+# history, epsilon, direction; each takes the oracle a few seconds at most
+CASES = [
+    ([(1.0, 0.01, 1000)], 4.854545, "remove"),  # delta is just below 1e-15 here
+    ([(0.8, 1e-4, 100_000)], 0.546889, "remove"),
+    ([(0.4, 1e-5, 10_000)], 5.126516, "remove"),
+    ([(20.0, 0.01, 1_000_000)], 2.255864, "add"),
+    ([(2.0, 0.2, 37)], 0.7, "add"),
+    ([(1.0, 0.5, 3)], 1.0, "add"),
+    ([(0.9, 0.3, 12), (2.5, 0.05, 400)], 4.0, "remove"),
+    ([(5.0, 1.0, 3), (0.7, 0.02, 25)], 2.0, "remove"),
+    ([(30.0, 0.9, 50_000)], 12.0, "remove"),
+    ([(1.3, 0.02, 4000)], 0.01, "remove"),
+    ([(0.45, 0.002, 8)], 3.0, "remove"),
+    ([(1.0, 1.67e-5, 149)], 4e-4, "remove"),  # a lower bound was too high here once
+    ([(1.0, 1.013e-5, 2)], 0.0033, "remove"),  # and here
+]
+
+
+@pytest.mark.parametrize(("history", "epsilon", "direction"), CASES, ids=str)
+def test_delta_encloses_ball_arithmetic(history, epsilon, direction):
+    exact, agreement = oracle.delta(history, epsilon, direction)
+    assert exact.rad() < 1e-20 * exact.mid()
+    value = float(exact.mid())
+    slack = max(agreement, 1e-15)
+    steps = compose(history)
+    got = direction_delta(steps, rough_law_or_none(steps), epsilon, direction)
+    assert got.lower <= value * (1 + slack)
+    assert got.upper >= value * (1 - slack)
+    assert got.relative_width < 0.9
+
+
+@pytest.mark.parametrize("direction", ["remove", "add"])
+@pytest.mark.parametrize(
+    ("sigma", "rate", "epsilon"),
+    [(1.0, 0.01, 0.1989), (0.02, 0.01, 1398.9), (1.0, 1e-8, 4.4e-7), (50.0, 0.5, 1e-3), (0.5, 0.9, 2.0)],
+)
+def test_single_step_encloses_ball_arithmetic(sigma, rate, epsilon, direction):
+    exact = oracle.single_step_delta(epsilon, sigma, rate, direction)
+    steps = compose([(sigma, rate, 1)])
+    got = direction_delta(steps, None, epsilon, direction)
+    assert got.lower <= float(exact.mid()) * (1 + 1e-15)
+    assert got.upper >= float(exact.mid()) * (1 - 1e-15)
+    assert got.relative_width < 1e-9 or got.upper < 1e-300
+
+
+@pytest.mark.parametrize(
+    ("sigma", "steps", "epsilon"), [(50.0, 1000, 2.594), (0.5, 10_000, 20852.0), (1000.0, 1, 1e-5), (0.8, 1, 9.0)]
+)
+def test_gaussian_encloses_ball_arithmetic(sigma, steps, epsilon):
+    exact = oracle.gaussian_delta(epsilon, sigma, steps)
+    got = PrivacyCurve([(sigma, 1.0, steps)]).delta(epsilon)
+    assert got.lower <= float(exact.mid()) * (1 + 1e-15)
+    assert got.upper >= float(exact.mid()) * (1 - 1e-15)
+    assert got.relative_width < 1e-9
+
+
+def test_the_contour_meets_the_closed_form_of_one_step():
+    contour, _ = oracle.delta([(1.0, 0.5, 1)], 0.3, "add")
+    closed = oracle.single_step_delta(0.3, 1.0, 0.5, "add")
+    assert abs(float((contour / closed).mid()) - 1) < 1e-14
