@@ -1,4 +1,5 @@
 # Two commands on a fresh machine with Python >= 3.10 and make: `make demo` and `make test`.
+export OMP_NUM_THREADS ?= 1
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -99,7 +99,12 @@ def compose(history: Iterable[Any]) -> Composition:
     Raises:
       InvalidParameterError: see `parse_history`.
     """
-    active = sorted((key, steps) for key, steps in parse_history(history).items() if steps > 0 and key[1] > 0.0)
+    return compose_parsed(parse_history(history))
+
+
+def compose_parsed(phases: dict[tuple[float, float], int]) -> Composition:
+    """Return the composition of what `parse_history` returned."""
+    active = sorted((key, steps) for key, steps in phases.items() if steps > 0 and key[1] > 0.0)
     sampled = [(s, q, n) for (s, q), n in active if q < 1.0 and s > 0.0]
     full = [(s, n) for (s, q), n in active if q == 1.0 and s > 0.0]
     noiseless = [(q, n) for (s, q), n in active if s == 0.0]

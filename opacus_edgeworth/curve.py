@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from opacus_edgeworth._types import Direction
 from opacus_edgeworth._validate import as_delta, as_epsilon
 from opacus_edgeworth.bounds import Bounds
-from opacus_edgeworth.composition import Composition, compose, parse_history
+from opacus_edgeworth.composition import Composition, compose_parsed, parse_history
 from opacus_edgeworth.errors import InvalidParameterError, OutOfReachError
 from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon
 from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
@@ -52,7 +52,7 @@ class PrivacyCurve:
     def __init__(self, history: Iterable[Any]) -> None:
         merged = parse_history(history)
         self._history = tuple((s, q, n) for (s, q), n in merged.items())
-        self._steps = compose(self._history)
+        self._steps = compose_parsed(merged)
 
     def __repr__(self) -> str:
         return f"PrivacyCurve({list(self._history)!r})"

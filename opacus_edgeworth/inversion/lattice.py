@@ -9,6 +9,7 @@ range of the masses; all are added outward in `Lattice.delta`.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,12 +148,14 @@ def _window(rough: RoughLaw, c: float, direction: Direction) -> tuple[float, flo
     highest: tuple[float, float] = (math.inf, c)
     lowest: tuple[float, float] = (-math.inf, c)
     for offset in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0):
-        other = c + offset / spread
-        value = (moments(rough, other, direction)[0] - peak + LOG_WRAP) / (other - c)
-        highest = min(highest, (value, other))
-        other = c - offset / spread
-        value = (peak - moments(rough, other, direction)[0] - LOG_WRAP) / (c - other)
-        lowest = max(lowest, (value, other))
+        with suppress(OutOfReachError):  # a tilt too far away proves nothing
+            other = c + offset / spread
+            value = (moments(rough, other, direction)[0] - peak + LOG_WRAP) / (other - c)
+            highest = min(highest, (value, other))
+        with suppress(OutOfReachError):
+            other = c - offset / spread
+            value = (peak - moments(rough, other, direction)[0] - LOG_WRAP) / (c - other)
+            lowest = max(lowest, (value, other))
     if not (math.isfinite(lowest[0]) and math.isfinite(highest[0])):
         raise OutOfReachError("the tilted law has no finite window")
     if direction == "add":  # the loss of this direction is -L

@@ -149,7 +149,7 @@ def make_line(law: RoughLaw, c: float, direction: Direction, epsilon: float, *, 
         chernoff = _chernoff_points(law, c, direction, epsilon, log_value, spread)
         step = _node_distance(c, chernoff, epsilon, log_value, spread)
     tilt = c if direction == "remove" else -gap
-    reach = 9.5 / math.sqrt(curvature)
+    reach = 9.2 / math.sqrt(curvature)
     tilted = tilted_steps(steps, tilt, reach, fine=not upper_only) if steps.phases else None
     last, log_beyond = _last_node(steps, tilted, spread, abs(c * gap))
     count = math.ceil(last / step) + 1
@@ -199,7 +199,7 @@ def _chernoff_points(
     if c < 1.0:
         return ((0.0, 0.0), (1.0, 0.0))
     best, best_room = c, 0.0
-    for offset in (6.0, 3.0, 1.5, 0.75, 0.375):  # G may take off just above c, or not: look before proving
+    for offset in (4.0, 2.0, 1.0, 0.5, 0.25):  # G may take off just above c, or not: look before proving
         other = c + offset / spread
         room = _alias_room(c, other, moments(law, other, direction)[0], epsilon, log_value)
         if room < best_room:
