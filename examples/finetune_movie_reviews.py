@@ -29,10 +29,10 @@ from fetch_demo_data import MODEL_FOLDER, SNIPPETS_FILE, DemoDataError, check_fo
 from matplotlib.figure import Figure
 from movie_reviews import (
     MAX_TOKENS,
-    TokenStates,
+    FrozenFeatures,
     TopLayerClassifier,
     accuracy,
-    cached_token_states,
+    cached_features,
     load_encoder,
     read_snippets,
     split_rows,
@@ -55,7 +55,7 @@ LABELS = {"edgeworth": "edgeworth (certified)", "prv": "PRV (Opacus)", "rdp": "R
 PEER_ERRORS = (ArithmeticError, MemoryError, RuntimeError, ValueError)  # Opacus's PRV raises these in some regimes
 PEER_TOLERANCE = 1e-3  # in epsilon: how close the peers' own search for the noise comes to the target
 MAX_GRAD_NORM = 0.5
-LORA_LEARNING_RATE = 4e-3
+LORA_LEARNING_RATE = 2e-3
 HEAD_LEARNING_RATE = 0.05
 PHYSICAL_BATCH_SIZE = 64  # snippets whose gradients are held at once; a batch of Poisson sampling has any size
 POINTS_IN_PICTURE = 60
@@ -114,7 +114,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def train(
     classifier: TopLayerClassifier,
-    states: TokenStates,
+    features: FrozenFeatures,
     positive: Tensor,
     loader: DataLoader,
     noise_multiplier: float,
@@ -147,7 +147,7 @@ def train(
         for _ in range(options.epochs):
             for (batch,) in physical_batches:
                 optimizer.zero_grad()
-                logits = model(*states.padded(batch))
+                logits = model(*features.batch(batch))
                 loss_function(logits, positive[batch].to(logits)).backward()
                 optimizer.step()
                 if (taken := len(engine.accountant)) > progress.n:
@@ -236,7 +236,7 @@ def run(options: argparse.Namespace, console: Console) -> Result:
     positive = torch.tensor([snippet.rating > 0.0 for snippet in snippets])
     split = split_rows(len(snippets))
     encoder, top_layer = load_encoder(options.data / MODEL_FOLDER)
-    states = cached_token_states(
+    features = cached_features(
         encoder,
         options.data / MODEL_FOLDER,
         [snippet.text for snippet in snippets],
@@ -248,7 +248,7 @@ def run(options: argparse.Namespace, console: Console) -> Result:
     # Poisson sampling draws each snippet on its own, whatever the order; ordered by length, physical batches need
     # little padding.
     loader = DataLoader(
-        TensorDataset(states.by_length(split.train)),
+        TensorDataset(features.tokens.by_length(split.train)),
         batch_size=options.batch_size,
         generator=torch.Generator().manual_seed(options.seed),
     )
@@ -260,9 +260,9 @@ def run(options: argparse.Namespace, console: Console) -> Result:
         f"noise multiplier {noise_multiplier:.5f} for ε = {options.target_epsilon:g} at δ = {options.delta:g},"
         f" {steps} steps, sample rate {sample_rate:.4g}"
     )
-    classifier = TopLayerClassifier(top_layer, states.states.shape[1]).to(options.device)
-    history = train(classifier, states, positive, loader, noise_multiplier, options)
-    validation_accuracy = accuracy(classifier, states, split.validation, positive)
+    classifier = TopLayerClassifier(top_layer, features.tokens.states.shape[1]).to(options.device)
+    history = train(classifier, features, positive, loader, noise_multiplier, options)
+    validation_accuracy = accuracy(classifier, features, split.validation, positive)
     trained = time.perf_counter()
 
     bounds = ew.PrivacyCurve(history).epsilon(float(options.delta))
@@ -271,7 +271,7 @@ def run(options: argparse.Namespace, console: Console) -> Result:
     options.output.mkdir(parents=True, exist_ok=True)
     draw_epsilon(history, options.delta, options.output / "epsilon_over_steps.png")
     positive_test = positive[split.test].float().mean().item()  # the only two lines that read the test labels
-    test_accuracy = accuracy(classifier, states, split.test, positive)
+    test_accuracy = accuracy(classifier, features, split.test, positive)
     return Result(
         target_epsilon=options.target_epsilon,
         delta=options.delta,

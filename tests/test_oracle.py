@@ -61,6 +61,6 @@ def test_gaussian_encloses_ball_arithmetic(sigma, steps, epsilon):
 
 
 def test_the_contour_meets_the_closed_form_of_one_step():
-    contour, _ = oracle.delta([(1.0, 0.5, 1)], 0.3, "add")
-    closed = oracle.single_step_delta(0.3, 1.0, 0.5, "add")
+    contour, _ = oracle.delta([(1.0, 0.01, 1)], 0.1989, "remove")
+    closed = oracle.single_step_delta(0.1989, 1.0, 0.01, "remove")
     assert abs(float((contour / closed).mid()) - 1) < 1e-14
