@@ -304,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_folder(options.data)
         result = run(options, console)
-    except (DemoDataError, OSError) as error:
+    except (DemoDataError, OSError, ew.EdgeworthError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     (options.output / "result.json").write_text(json.dumps(dataclasses.asdict(result), indent=2) + "\n")
