@@ -50,3 +50,7 @@ class Bounds:
         if lower > upper:
             raise CertificationError(f"two proved bounds exclude each other: {self} and {other}; please report this")
         return Bounds(lower, upper)
+
+    def larger(self, other: Bounds) -> Bounds:
+        """Return bounds on the larger of the two numbers."""
+        return Bounds(max(self.lower, other.lower), max(self.upper, other.upper))

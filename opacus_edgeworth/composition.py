@@ -12,7 +12,7 @@ import numpy as np
 from opacus_edgeworth._types import FloatArray
 from opacus_edgeworth._validate import as_steps
 from opacus_edgeworth.errors import InvalidParameterError
-from opacus_edgeworth.mechanisms import Gaussian, PoissonSubsampledGaussian
+from opacus_edgeworth.mechanisms import ULP, Gaussian, PoissonSubsampledGaussian
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Composition:
         if self.gaussian > 0.0:
             return math.inf
         total = float(-(self.steps @ np.log1p(-self.sample_rate)))
-        return total * (1.0 + 2.0**-52 * (self.phases + 8))
+        return total * (1.0 + ULP * (self.phases + 8))
 
 
 def parse_history(history: Iterable[Any]) -> dict[tuple[float, float], int]:

@@ -122,8 +122,7 @@ def history_delta(steps: Composition, epsilon: float) -> Bounds:
     if math.isinf(epsilon):
         return Bounds(0.0, 0.0)
     law = rough_law_or_none(steps)
-    remove, add = (direction_delta(steps, law, epsilon, direction) for direction in ("remove", "add"))
-    return Bounds(max(remove.lower, add.lower), max(remove.upper, add.upper))
+    return direction_delta(steps, law, epsilon, "remove").larger(direction_delta(steps, law, epsilon, "add"))
 
 
 def history_epsilon(steps: Composition, delta: float) -> Bounds:
@@ -139,8 +138,7 @@ def history_epsilon(steps: Composition, delta: float) -> Bounds:
     remove = direction_epsilon(steps, law, delta, "remove")
     if _add_is_smaller(steps, law, remove.upper, delta):
         return remove
-    add = direction_epsilon(steps, law, delta, "add")
-    return Bounds(max(remove.lower, add.lower), max(remove.upper, add.upper))
+    return remove.larger(direction_epsilon(steps, law, delta, "add"))
 
 
 def _add_is_smaller(steps: Composition, law: RoughLaw | None, epsilon: float, delta: float) -> bool:
@@ -213,15 +211,12 @@ def direction_epsilon(steps: Composition, law: RoughLaw | None, delta: float, di
 
 def _lattices(law: RoughLaw, direction: Direction, epsilon: float, log_delta: float) -> Iterator[Lattice]:
     """Yield ever finer lattices for delta near epsilon, as far as they are affordable."""
-    for size in LATTICE_SIZES:
-        if size * (law.steps.phases + 1) > MAX_LATTICE_WORK:
-            return
-        try:
-            saddle = saddle_for_epsilon(law, max(epsilon, 0.0), direction)
-            c = lattice_tilt(law, saddle, max(epsilon, 0.0), direction)
-            yield make_lattice(law, c, direction, log_delta, size)
-        except OutOfReachError:
-            return
+    with suppress(OutOfReachError):  # what has been yielded must do
+        saddle = saddle_for_epsilon(law, max(epsilon, 0.0), direction)
+        c = lattice_tilt(law, saddle, max(epsilon, 0.0), direction)
+        for size in LATTICE_SIZES:
+            if size * (law.steps.phases + 1) <= MAX_LATTICE_WORK:
+                yield make_lattice(law, c, direction, log_delta, size)
 
 
 def _invert(

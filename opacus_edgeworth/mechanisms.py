@@ -9,6 +9,8 @@ import numpy as np
 from opacus_edgeworth._types import FloatArray
 from opacus_edgeworth._validate import as_noise_multiplier, as_sample_rate
 
+ULP = 2.0**-52
+"""Relative spacing of doubles; elementary functions are taken to be accurate to 4 of them."""
 LARGE_EXPONENT = 30.0
 """Above it, e^w dwarfs 1 - q, and factoring e^w out of the mixture avoids overflow."""
 
@@ -112,8 +114,7 @@ def privacy_loss_error(
     Rounding of w enters through its slope; log1p(q expm1 w) is relatively accurate because |r| / (1 + r) <= 2 |L|
     wherever that form is used (r >= -1/2); the form for w > 30 adds two terms of size about w.
     """
-    ulp = 2.0**-52
     half_shift = 0.5 / noise_multiplier**2
-    w_error = 4.0 * ulp * (np.abs(score) / noise_multiplier + half_shift)
+    w_error = 4.0 * ULP * (np.abs(score) / noise_multiplier + half_shift)
     large_w = np.maximum(0.0, score / noise_multiplier - half_shift)
-    return slope * w_error + 16.0 * ulp * (np.abs(loss) + np.where(large_w > LARGE_EXPONENT, large_w, 0.0))
+    return slope * w_error + 16.0 * ULP * (np.abs(loss) + np.where(large_w > LARGE_EXPONENT, large_w, 0.0))

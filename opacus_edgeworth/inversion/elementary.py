@@ -21,9 +21,11 @@ from opacus_edgeworth._types import Direction, FloatArray
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.inversion.exact import single_step_delta
-from opacus_edgeworth.inversion.quadrature import ULP
+from opacus_edgeworth.inversion.saddle import log_kappa
+from opacus_edgeworth.mechanisms import ULP
 
 ORDERS: FloatArray = 1.0 + np.geomspace(1e-6, 1e6, 241)
+LOG_KAPPAS: FloatArray = np.array([log_kappa(float(c)) for c in ORDERS])
 
 
 def log_moment_bound(steps: Composition) -> FloatArray:
@@ -37,14 +39,9 @@ def log_moment_bound(steps: Composition) -> FloatArray:
     return total * (1.0 + 1e-9) + 1e-15
 
 
-def log_kappas() -> FloatArray:
-    """Return log (c-1)^{c-1} / c^c at ORDERS."""
-    return (ORDERS - 1.0) * np.log(ORDERS - 1.0) - ORDERS * np.log(ORDERS)
-
-
 def elementary_delta(steps: Composition, epsilon: float, direction: Direction) -> Bounds:
     """Return true, often wide bounds on delta at epsilon >= 0."""
-    log_chernoff = float(np.min(log_moment_bound(steps) + log_kappas() - (ORDERS - 1.0) * epsilon))
+    log_chernoff = float(np.min(log_moment_bound(steps) + LOG_KAPPAS - (ORDERS - 1.0) * epsilon))
     upper = math.exp(min(log_chernoff * (1.0 - 1e-9) + 1e-9, 0.0)) + 5e-324
     if steps.gaussian == 0.0:
         log_hidden = float(steps.steps @ np.log1p(-steps.sample_rate)) * (1.0 + ULP * (steps.phases + 8))
@@ -57,5 +54,5 @@ def elementary_delta(steps: Composition, epsilon: float, direction: Direction) -
 
 def elementary_epsilon(steps: Composition, delta: float) -> float:
     """Return an upper bound on epsilon at delta in (0, 1), valid in both directions."""
-    candidates = (log_moment_bound(steps) + log_kappas() - math.log(delta)) / (ORDERS - 1.0)
+    candidates = (log_moment_bound(steps) + LOG_KAPPAS - math.log(delta)) / (ORDERS - 1.0)
     return max(float(np.nanmin(candidates)), 0.0) * (1.0 + 1e-9) + 1e-12

@@ -22,8 +22,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from opacus_edgeworth._types import Direction, FloatArray
+from opacus_edgeworth.mechanisms import ULP
 
-ULP = 2.0**-52
 NODES = 1024
 LOOK_AHEAD = 12
 """Nodes over which the first cut is chosen."""

@@ -18,8 +18,8 @@ from opacus_edgeworth._types import Direction, FloatArray
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.masses import StepLaw, law_above, law_below
-from opacus_edgeworth.inversion.quadrature import ULP
 from opacus_edgeworth.inversion.saddle import RoughLaw, log_kappa, moments
+from opacus_edgeworth.mechanisms import ULP
 
 LOG_LOSS = 6.0
 LOG_WRAP = 40.0

@@ -21,7 +21,7 @@ from opacus_edgeworth._types import ComplexArray, Direction, FloatArray
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
-from opacus_edgeworth.inversion.quadrature import ULP, TiltedSteps, log_mgf_upper, tilted_steps
+from opacus_edgeworth.inversion.quadrature import TiltedSteps, few_bits, log_mgf_upper, tilted_steps
 from opacus_edgeworth.inversion.saddle import (
     RoughLaw,
     log_kappa,
@@ -30,6 +30,7 @@ from opacus_edgeworth.inversion.saddle import (
     saddle_in_strip,
 )
 from opacus_edgeworth.inversion.truncation import decay_bound
+from opacus_edgeworth.mechanisms import ULP
 
 TARGET = 32.0
 """Each error is pushed below about e^-TARGET = 1e-14 of delta."""
@@ -144,7 +145,7 @@ def make_line(law: RoughLaw, c: float, direction: Direction, epsilon: float, *, 
     spread = math.sqrt(curvature + 1.0 / c**2 + 1.0 / gap**2)
     log_value = rough_peak - gap * epsilon - math.log(abs(c * gap) * spread * 2.51)
     if upper_only:  # the alias terms are >= 0: nothing need be known of them
-        chernoff, step = (), _few_bits(0.4 / spread)
+        chernoff, step = (), float(few_bits(0.4 / spread))
     else:
         chernoff = _chernoff_points(law, c, direction, epsilon, log_value, spread)
         step = _node_distance(c, chernoff, epsilon, log_value, spread)
@@ -237,13 +238,7 @@ def _node_distance(
     step = min(max(rooms[True]), max(rooms[False]), 1.0 / spread)
     if not step > 0.0:
         raise OutOfReachError("no distance of nodes bounds the alias terms")
-    return _few_bits(step)
-
-
-def _few_bits(step: float) -> float:
-    """Return the step rounded down to 8 significant bits, so that its multiples, the nodes, are exact."""
-    mantissa, exponent = math.frexp(step)
-    return math.ldexp(math.floor(256.0 * mantissa) / 256.0, exponent)
+    return float(few_bits(step))
 
 
 def _last_node(steps: Composition, tilted: TiltedSteps | None, spread: float, kernel: float) -> tuple[float, float]:

@@ -25,9 +25,9 @@ from scipy.special import log_ndtr
 
 from opacus_edgeworth._types import Direction, FloatArray
 from opacus_edgeworth.errors import OutOfReachError
-from opacus_edgeworth.inversion.gathering import Head, gather_head
-from opacus_edgeworth.inversion.quadrature import LOG_SQRT_2PI, ULP
-from opacus_edgeworth.mechanisms import loss_slope, privacy_loss, privacy_loss_error
+from opacus_edgeworth.inversion.gathering import gather_head
+from opacus_edgeworth.inversion.quadrature import LOG_SQRT_2PI
+from opacus_edgeworth.mechanisms import ULP, loss_slope, privacy_loss, privacy_loss_error
 
 POINTS = 12
 WIDEST = 0.125
@@ -73,8 +73,8 @@ def law_above(s: float, q: float, spacing: float, log_outside: float, direction:
     grid = _grid(s, q, spacing, start, end, anchored)
     a, b, _, error = _cells(grid.scores, s)
     if anchored:
-        first = _first_cell(grid.scores[0], s)
-        a, b = np.insert(a, 0, first[0]), np.insert(b, 0, first[1])
+        first_a, first_b = _first_cell(grid.scores[0], s)
+        a, b = np.insert(a, 0, first_a), np.insert(b, 0, first_b)
     mass = np.append(a, 0.0) + np.insert(b, 0, 0.0)
     left = 0.0 if anchored else float(np.exp(log_ndtr(grid.scores[0])))
     right, right_p = (float(np.exp(log_ndtr(shift - grid.scores[-1]))) for shift in (0.0, 1.0 / s))
@@ -105,7 +105,7 @@ def law_below(s: float, q: float, spacing: float, log_outside: float, direction:
     losses = grid.losses[first:]
     rise = np.exp(losses[:-1] - losses[-1]) * m  # W_j m_j, up to a factor
     mass_error = _mass_error(error, grid.scores)
-    tail = _gather_tail(a, b, rise, direction, 4.0 * mass_error, head)
+    tail = _gather_tail(a, b, rise, direction, 4.0 * mass_error)
     mass = tail if head is None else np.append(head.mass[:-1], tail)
     if head:
         mass[first] += head.mass[-1]
@@ -155,12 +155,10 @@ def _grid_loss_error(scores: FloatArray, losses: FloatArray, s: float, q: float)
     return float(np.max(np.abs(actual - losses) + error + 4.0 * ULP * np.abs(losses)))
 
 
-def _gather_tail(
-    a: FloatArray, b: FloatArray, rise: FloatArray, direction: Direction, slack: float, head: Head | None
-) -> FloatArray:
+def _gather_tail(a: FloatArray, b: FloatArray, rise: FloatArray, direction: Direction, slack: float) -> FloatArray:
     """Return the masses gathered at the ends of the cells; `rise` is W_j m_j up to a common factor.
 
-    A head's last cell is partial: all of it counts as b-part, `a` holds nothing there.
+    Where a head goes before, the first cell is partial: all of it counts as b-part, `a` is 0 there.
     """
     tiny = np.finfo(float).tiny
     mass = np.append(a, 0.0) + np.insert(b, 0, 0.0)
@@ -173,21 +171,18 @@ def _gather_tail(
     else:
         # share of a_j gathered at j; below the first cell there is nothing to balance it
         share = np.insert(np.minimum(1.0, rise[:-1] / np.maximum(rise[1:], tiny)), 0, 0.0) * (1.0 - slack)
-        if head is not None:
-            share[0] = 1.0  # a is 0 there
         moved = (1.0 - share) * a
         mass[:-1] -= moved
         mass[1:] += moved
     return np.maximum(mass, 0.0)
 
 
-def _first_cell(score: float, s: float) -> tuple[float, float, float]:
-    """Return a, b, m of the cell below `score` in closed form: there s = e^{w - w_1}."""
+def _first_cell(score: float, s: float) -> tuple[float, float]:
+    """Return a, b of the cell below `score` in closed form: there s = e^{w - w_1}."""
     w = score / s - 0.5 / s**2
     whole = math.exp(float(log_ndtr(score)))
     b = math.exp(float(log_ndtr(score - 1.0 / s)) - w)
-    square = math.exp(float(log_ndtr(score - 2.0 / s)) + 1.0 / s**2 - 2.0 * w)
-    return max(whole - b, 0.0), b, max(b - square, 0.0)
+    return max(whole - b, 0.0), b
 
 
 def _cells(

@@ -23,9 +23,8 @@ import numpy as np
 from opacus_edgeworth._types import FloatArray
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
-from opacus_edgeworth.mechanisms import loss_slope, privacy_loss, privacy_loss_error
+from opacus_edgeworth.mechanisms import ULP, loss_slope, privacy_loss, privacy_loss_error
 
-ULP = 2.0**-52
 LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 STRIP = 0.95
 """Share of the strip of analyticity |Im u| < pi s that the discretisation bound may use."""
@@ -97,22 +96,9 @@ def tilted_steps(steps: Composition, tilt: float, reach: float, *, fine: bool = 
     slope = loss_slope(loss, score, s, q)
     loss_error = privacy_loss_error(loss, slope, score, s)
 
-    exponent = tilt * loss - 0.5 * score * score
-    top = exponent.max(axis=1, keepdims=True)
-    weight = np.exp(exponent - top)
-    total = weight.sum(axis=1, keepdims=True)
+    weight, total, log_mgf = tilted_mass(tilt * loss - 0.5 * score * score, spacing)
     weight /= total
-    log_mgf = (top + np.log(total * spacing))[:, 0] - LOG_SQRT_2PI
-
-    ends = (score[:, 0], score[:, -1])
-    end_slopes = (slope[:, 0] / s[:, 0], slope[:, -1] / s[:, 0])
-
-    def outside(t: float, log_mass: FloatArray | float) -> FloatArray:
-        """Return what grid and range lose of E e^{tL}, relative to e^log_mass."""
-        end_logs = tuple(t * loss[:, j] - 0.5 * score[:, j] ** 2 - log_mass for j in (0, -1))
-        return range_error(ends, end_logs, end_slopes, s[:, 0], t)
-
-    lost = outside(tilt, log_mgf)
+    lost = range_error(score, loss, slope, s[:, 0], tilt, log_mgf)
     discretisation = discretisation_error(spacing[:, 0], s[:, 0], tilt, reach) + lost  # covers y = 0 too
     # Weights err relatively by `spread`, from N, e^{tL} and the loss; sums over the grid add `summing`.
     summing = ULP * (score.shape[1] + 40)
@@ -132,7 +118,8 @@ def tilted_steps(steps: Composition, tilt: float, reach: float, *, fine: bool = 
     if fine and small.any():
         # what the grid loses of E[1] and E[e^L], which the formulas take to be exact
         others = 2.0 * discretisation_error(spacing[:, 0], s[:, 0], 1.0, 0.0)
-        others = others + outside(0.0, 0.0) + outside(1.0, 0.0)
+        for t in (0.0, 1.0):
+            others = others + range_error(score, loss, slope, s[:, 0], t, 0.0)
         scale = spacing * np.exp(-LOG_SQRT_2PI - 0.5 * score * score)
         relative = ULP * (score.shape[1] + 60.0 + score * score)
         log_phi, phi_error, drift, drift_error = _fine_moments(tilt, loss, scale, loss_error, relative)
@@ -167,20 +154,24 @@ def log_mgf_upper(steps: Composition, tilt: float) -> float:
     loss = privacy_loss(score, s, q)
     slope = loss_slope(loss, score, s, q)
     exponent = tilt * loss - 0.5 * score * score
-    top = exponent.max(axis=1, keepdims=True)
-    log_mgf = (top + np.log(np.exp(exponent - top).sum(axis=1, keepdims=True) * spacing))[:, 0] - LOG_SQRT_2PI
-    lost = range_error(
-        (score[:, 0], score[:, -1]),
-        (exponent[:, 0] - log_mgf, exponent[:, -1] - log_mgf),
-        (slope[:, 0] / s[:, 0], slope[:, -1] / s[:, 0]),
-        s[:, 0],
-        tilt,
-    )
+    _, _, log_mgf = tilted_mass(exponent, spacing)
+    lost = range_error(score, loss, slope, s[:, 0], tilt, log_mgf)
     spread = ULP * (score.shape[1] + 60.0 + score * score + 2.0 * np.abs(exponent))
     spread = spread + abs(tilt) * privacy_loss_error(loss, slope, score, s)
     error = spread.max(axis=1) + 4.0 * ULP * np.abs(log_mgf) + lost
     error = error + discretisation_error(spacing[:, 0], s[:, 0], tilt, 0.0)
     return float(steps.steps @ (log_mgf + error))
+
+
+def tilted_mass(exponent: FloatArray, spacing: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return e^exponent over its largest value in each row, (P, J), its sum, (P, 1), and K(t), (P,).
+
+    `exponent` is t L - u^2 / 2 on a grid with the given spacing in u, (P, 1).
+    """
+    top = exponent.max(axis=1, keepdims=True)
+    mass = np.exp(exponent - top)
+    total = mass.sum(axis=1, keepdims=True)
+    return mass, total, (top + np.log(total * spacing))[:, 0] - LOG_SQRT_2PI
 
 
 def _fine_moments(
@@ -215,14 +206,19 @@ def _fine_moments(
 
 def grid_points(steps: Composition, tilt: float, reach: float, log_accuracy: float) -> tuple[FloatArray, FloatArray]:
     """Return spacings (P, 1) and scores (P, J); spacings have 8 significant bits, so that every score is exact."""
-    mantissa, exponent = np.frexp(grid_spacing(steps, tilt, reach, log_accuracy))
-    spacing = np.ldexp(np.floor(256.0 * mantissa) / 256.0, exponent)[:, None]
+    spacing = few_bits(grid_spacing(steps, tilt, reach, log_accuracy))[:, None]
     low, high = score_range(steps, tilt, log_accuracy)
     first = np.floor(low / spacing)
     points = float(np.max(np.ceil(high / spacing) - first)) + 1.0
     if not points * steps.phases <= MAX_GRID:
         raise OutOfReachError(f"{points:g} grid points for each of {steps.phases} phases")
     return spacing, (first + np.arange(points)) * spacing
+
+
+def few_bits(spacing: FloatArray | float) -> FloatArray:
+    """Return spacings rounded down to 8 significant bits, so that whole multiples of them are exact."""
+    mantissa, exponent = np.frexp(spacing)
+    return np.ldexp(np.floor(256.0 * mantissa) / 256.0, exponent)
 
 
 def score_range(steps: Composition, tilt: float, log_accuracy: float) -> tuple[FloatArray, FloatArray]:
@@ -302,22 +298,19 @@ def discretisation_error(spacing: FloatArray, s: FloatArray, tilt: float, reach:
 
 
 def range_error(
-    ends: tuple[FloatArray, FloatArray],
-    end_logs: tuple[FloatArray, ...],
-    end_slopes: tuple[FloatArray, FloatArray],
-    s: FloatArray,
-    tilt: float,
+    score: FloatArray, loss: FloatArray, slope: FloatArray, s: FloatArray, tilt: float, log_unit: FloatArray | float
 ) -> FloatArray:
-    r"""Bound the part of E_Q[e^{tL}] from outside the grid's ends, in the unit of `end_logs`; shape (P,).
+    r"""Bound the part of E_Q[e^{tL}] from outside the grid's ends, in units of e^log_unit; shape (P,).
 
-    With e(u) = t L(u) - u^2/2 (given at the ends as `end_logs`) and 0 < dL/du < 1/s (given as `end_slopes`): for
-    t >= 0 the slope of e is at least |u| for u <= low < 0, so the left tail is at most e^{e(low)} / |low|. `high`
-    exceeds every mode by construction, so e falls beyond it: at most e^{e(high)} up to m = max(t/s, high), and then
-    like a normal density, together e^{e(high)} (m - high + sqrt(pi/2)). For t < 0, e is concave and its slopes at the
+    With e(u) = t L(u) - u^2/2 and 0 < dL/du < 1/s (`slope`, the derivative in w, is s times that): for t >= 0 the slope
+    of e is at least |u| for u <= low < 0, so the left tail is at most e^{e(low)} / |low|. `high` exceeds every mode by
+    construction, so e falls beyond it: at most e^{e(high)} up to m = max(t/s, high), and then like a normal density,
+    together e^{e(high)} (m - high + sqrt(pi/2)). For t < 0, e is concave and its slopes at the
     ends bound both tails. A falling function's sum over grid points beyond an end is at most its integral.
     """
-    (low, high), (log_low, log_high) = ends, end_logs
-    slope_low, slope_high = tilt * end_slopes[0] - low, tilt * end_slopes[1] - high
+    low, high = score[:, 0], score[:, -1]
+    log_low, log_high = (tilt * loss[:, j] - 0.5 * score[:, j] ** 2 - log_unit for j in (0, -1))
+    slope_low, slope_high = tilt * (slope[:, 0] / s) - low, tilt * (slope[:, -1] / s) - high
     with np.errstate(over="ignore", divide="ignore"):
         mass_low, mass_high = np.exp(log_low - LOG_SQRT_2PI), np.exp(log_high - LOG_SQRT_2PI)
         if tilt < 0.0:

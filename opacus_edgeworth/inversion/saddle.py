@@ -15,7 +15,7 @@ import numpy as np
 from opacus_edgeworth._types import Direction, FloatArray
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
-from opacus_edgeworth.inversion.quadrature import LOG_SQRT_2PI, SMALL_LOG, expm1_minus, grid_points
+from opacus_edgeworth.inversion.quadrature import LOG_SQRT_2PI, SMALL_LOG, expm1_minus, grid_points, tilted_mass
 from opacus_edgeworth.mechanisms import privacy_loss
 
 LARGEST_LOG_TILT = 30.0
@@ -51,7 +51,7 @@ def rough_law(steps: Composition, tilt: float | None = None) -> RoughLaw:
     spacing, score = grid_points(steps, 16.0 * float(s.min()) if tilt is None else tilt, 0.0, 30.0)
     loss = privacy_loss(score, s, q)
     log_density = -0.5 * score * score
-    reach = float((score[:, -1:] * s).min()) if tilt is None or tilt < 0.0 else max(tilt, 0.0)
+    reach = float((score[:, -1:] * s).min()) if tilt is None or tilt < 0.0 else tilt
     with np.errstate(over="ignore"):
         scale = spacing * np.exp(log_density - LOG_SQRT_2PI)
         return RoughLaw(steps, spacing, reach, scale, log_density, loss, expm1_minus(loss))
@@ -85,17 +85,13 @@ def _rough_moments(law: RoughLaw, tilt: float) -> tuple[FloatArray, FloatArray, 
             mean = (weighted * growing - law.scale * law.excess).sum(axis=1) / total
             square = (weighted * law.loss * (growing + 1.0)).sum(axis=1) / total
             return np.log1p(growth), mean, square - mean * mean
-    exponent = tilted + law.log_density
-    top = exponent.max(axis=1, keepdims=True)
-    mass = np.exp(exponent - top)
-    total = mass.sum(axis=1, keepdims=True)
+    mass, total, log_mgf = tilted_mass(tilted + law.log_density, law.spacing)
     # more than three points carry the mass, and it has fallen at both ends
     if tilt > law.reach or float(total.min()) < 3.0 or float(mass[:, [0, -1]].max()) > 1e-6:
         fitting = rough_law(law.steps, tilt)
         if fitting.loss.shape != law.loss.shape or not np.array_equal(fitting.loss, law.loss):
             return _rough_moments(fitting, tilt)
     weight = mass / total
-    log_mgf = (top + np.log(total * law.spacing))[:, 0] - LOG_SQRT_2PI
     mean = (weight * law.loss).sum(axis=1)
     variance = (weight * (law.loss - mean[:, None]) ** 2).sum(axis=1)
     small = np.abs(log_mgf) <= SMALL_LOG
@@ -109,8 +105,8 @@ def _rough_moments(law: RoughLaw, tilt: float) -> tuple[FloatArray, FloatArray, 
     return log_mgf, mean, variance
 
 
-def saddle_for_epsilon(law: RoughLaw, epsilon: float, direction: Direction, start: float | None = None) -> float:
-    """Return about the c > 1 that minimises G(c) + (1 - c) epsilon - log(c (c - 1)), `start` a guess of it."""
+def saddle_for_epsilon(law: RoughLaw, epsilon: float, direction: Direction) -> float:
+    """Return about the c > 1 that minimises G(c) + (1 - c) epsilon - log(c (c - 1))."""
 
     def rising(d: float) -> tuple[float, float, float]:
         _, slope, curvature = moments(law, 1.0 + d, direction)
@@ -118,8 +114,7 @@ def saddle_for_epsilon(law: RoughLaw, epsilon: float, direction: Direction, star
         curvature += 1.0 / (1.0 + d) ** 2 + 1.0 / d**2
         return value, d * curvature, d * math.sqrt(curvature)
 
-    first = _first_log_tilt(law.steps) if start is None else math.log(start - 1.0)
-    return 1.0 + math.exp(_increasing_root(rising, first))
+    return 1.0 + math.exp(_increasing_root(rising, _first_log_tilt(law.steps)))
 
 
 def saddle_for_delta(law: RoughLaw, delta: float, direction: Direction) -> tuple[float, float]:

@@ -69,13 +69,13 @@ def far_bound(mass: FloatArray, width: FloatArray, y: FloatArray) -> FloatArray:
 def one_minus_sinc(x: FloatArray) -> FloatArray:
     """Return a non-decreasing lower bound on 1 - |sin(x)/x| for x >= 0.
 
-    Up to 2.75, sin(x)/x falls from 1 to 0.1388 and is positive; beyond, |sin(x)/x| <= max(1/x, 0.2173), and a second
-    hump reaches 0.2172 at most.
+    Up to 2.46, sin(x)/x falls from 1 to 0.256; beyond, |sin(x)/x| is at most 0.256, since it falls on and its second
+    hump reaches 0.2173 only, and at most 1/x.
     """
     small = np.minimum(x, 2.46)
     with np.errstate(invalid="ignore", divide="ignore"):
         direct = np.where(small > 0.1, 1.0 - np.sin(small) / small, small**2 / 6.0 * (1.0 - small**2 / 20.0))
-        return np.minimum(np.maximum(direct, 1.0 - 1.0 / x), np.where(x < 2.46, 0.7827, 1.0))
+        return np.maximum(direct, 1.0 - 1.0 / x)
 
 
 def decay_bound(tilted: TiltedSteps, steps: Composition) -> Decay:
