@@ -55,18 +55,17 @@ def epsilon_rows() -> list[str]:
     ]
     for history, delta in HISTORIES:
         proved = ew.PrivacyCurve(history).epsilon(delta)
-        times, excess = {}, {}
+        times, epsilons = {}, {}
         for name, repeats in (("edgeworth", 30), ("rdp", 3), ("prv", 3)):
             accountant = create_accountant(name)
             accountant.history = list(history)
-            epsilon, times[name] = timed(
+            epsilons[name], times[name] = timed(
                 lambda accountant=accountant, delta=delta: accountant.get_epsilon(delta), repeats
             )
-            excess[name] = epsilon
         cells = []
         for name in ("rdp", "prv"):
-            unsound = " (below the truth)" if excess[name] < proved.lower else ""
-            cells.append(f"{100 * (excess[name] / proved.upper - 1):+.2f} %{unsound}")
+            unsound = " (below the truth)" if epsilons[name] < proved.lower else ""
+            cells.append(f"{100 * (epsilons[name] / proved.upper - 1):+.2f} %{unsound}")
         label = "; ".join(f"{s:g}, {q:.4g}, {n}" for s, q, n in history)
         clock = " | ".join(f"{1e3 * times[name]:.1f} ms" for name in ("edgeworth", "rdp", "prv"))
         ratio = times["prv"] / times["edgeworth"]

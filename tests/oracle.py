@@ -24,29 +24,32 @@ BITS = 160
 AGREEMENT = 1e-14
 
 
+def _upper_tail(x: arb) -> arb:
+    """Return the probability that a standard normal exceeds x, at the precision set."""
+    return (x / arb(2).sqrt()).erfc() / 2
+
+
 def gaussian_delta(epsilon: float, noise_multiplier: float, steps: int) -> arb:
     """Return delta of unsampled Gaussian steps, in closed form (Balle & Wang 2018, Theorem 8)."""
     ctx.prec = BITS
     mu = arb(steps).sqrt() / arb(noise_multiplier)
-    e, root = arb(epsilon), arb(2).sqrt()
-    upper_tail = lambda x: (x / root).erfc() / 2  # noqa: E731
-    return upper_tail(e / mu - mu / 2) - e.exp() * upper_tail(e / mu + mu / 2)
+    e = arb(epsilon)
+    return _upper_tail(e / mu - mu / 2) - e.exp() * _upper_tail(e / mu + mu / 2)
 
 
 def single_step_delta(epsilon: float, noise_multiplier: float, sample_rate: float, direction: str) -> arb:
     """Return delta of one subsampled step: the loss exceeds epsilon on a half-line."""
     ctx.prec = 4 * BITS
-    s, q, e, root = arb(noise_multiplier), arb(sample_rate), arb(epsilon), arb(2).sqrt()
-    upper_tail = lambda x: (x / root).erfc() / 2  # noqa: E731
+    s, q, e = arb(noise_multiplier), arb(sample_rate), arb(epsilon)
     if direction == "remove":
         t = s * (((e.exp() - 1 + q) / q).log()) + 1 / (2 * s)
-        p, other = (1 - q) * upper_tail(t) + q * upper_tail(t - 1 / s), upper_tail(t)
+        p, other = (1 - q) * _upper_tail(t) + q * _upper_tail(t - 1 / s), _upper_tail(t)
         return p - e.exp() * other
     inside = ((-e).exp() - 1 + q) / q
     if not inside > 0:
         return arb(0)
     t = s * inside.log() + 1 / (2 * s)
-    return upper_tail(-t) - e.exp() * ((1 - q) * upper_tail(-t) + q * upper_tail(1 / s - t))
+    return _upper_tail(-t) - e.exp() * ((1 - q) * _upper_tail(-t) + q * _upper_tail(1 / s - t))
 
 
 def delta(history: History, epsilon: float, direction: str) -> tuple[arb, float]:

@@ -125,14 +125,13 @@ def test_sinc_minorant():
     assert np.all(np.diff(bound) >= -1e-15)
 
 
-@pytest.mark.parametrize("epsilon", [5e-6, 1e-4, 1e-3])
-@pytest.mark.parametrize("direction", ["remove", "add"])
+@pytest.mark.parametrize(
+    ("direction", "epsilon"), [("remove", 5e-6), ("remove", 1e-4), ("remove", 1e-3), ("add", 5e-6), ("add", 1.5e-5)]
+)
 @pytest.mark.parametrize("size", [1 << 14, 1 << 16, 1 << 18])
 def test_grid_coarser_than_the_sample_rate_stays_sound(size, direction, epsilon):
     """Regression: the gathered head stopped early when a cut met its node, and the lower bound came out too high."""
     steps = compose([(1.0, 1.67e-5, 1)])
-    if direction == "add" and epsilon >= steps.add_direction_limit():
-        return  # delta is 0 there, and no engine is asked
     exact = exact_delta(steps, epsilon, direction)
     law = rough_law(steps)
     got = make_lattice(law, 20.0, direction, math.log(exact.upper), size).delta(epsilon)

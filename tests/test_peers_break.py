@@ -39,11 +39,11 @@ ROWS = [
 
 
 def unit_in_last_place(value: float) -> float:
-    """Half a unit of the last digit given, as a tolerance on the table's own rounding."""
+    """One unit of the last digit given, as a tolerance on the table's own rounding."""
     digits = repr(value).split("e")[0]
     decimals = len(digits.split(".")[1]) if "." in digits else 0
     exponent = int(repr(value).split("e")[1]) if "e" in repr(value) else 0
-    return 1.0 * 10.0 ** (exponent - decimals)
+    return 10.0 ** (exponent - decimals)
 
 
 @pytest.mark.parametrize(("history", "delta", "exact"), ROWS, ids=[f"{row[0]}-{row[1]:g}" for row in ROWS])
