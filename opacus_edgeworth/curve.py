@@ -17,10 +17,11 @@ from opacus_edgeworth.composition import Composition, compose_parsed, parse_hist
 from opacus_edgeworth.errors import InvalidParameterError, OutOfReachError
 from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon
 from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
+from opacus_edgeworth.inversion.grid import Grid
 from opacus_edgeworth.inversion.lattice import Lattice, lattice_tilt, make_lattice
-from opacus_edgeworth.inversion.line import line_for_epsilon, make_line
+from opacus_edgeworth.inversion.line import chernoff_bound, contour_for_epsilon, line_for_epsilon, make_lines
 from opacus_edgeworth.inversion.root import invert_delta
-from opacus_edgeworth.inversion.saddle import RoughLaw, rough_law, saddle_for_delta, saddle_for_epsilon
+from opacus_edgeworth.inversion.saddle import rough_grid, saddle_for_delta, saddle_for_epsilon
 
 NARROW = 1e-9
 """Relative width at which no further engine is asked."""
@@ -121,8 +122,14 @@ def history_delta(steps: Composition, epsilon: float) -> Bounds:
         return Bounds(-math.expm1(steps.log_hidden) * (1.0 - 1e-12), 1.0)
     if math.isinf(epsilon):
         return Bounds(0.0, 0.0)
-    law = rough_law_or_none(steps)
-    return direction_delta(steps, law, epsilon, "remove").larger(direction_delta(steps, law, epsilon, "add"))
+    grid = grid_or_none(steps)
+    if grid is not None:
+        with suppress(OutOfReachError):  # each direction by itself follows
+            remove, add = make_lines(grid, contour_for_epsilon(grid, epsilon, "remove"), ("remove", "add"), epsilon)
+            bounds = remove.delta(epsilon).larger(add.delta(epsilon))
+            if bounds.relative_width <= NARROW:
+                return bounds
+    return direction_delta(steps, grid, epsilon, "remove").larger(direction_delta(steps, grid, epsilon, "add"))
 
 
 def history_epsilon(steps: Composition, delta: float) -> Bounds:
@@ -134,89 +141,89 @@ def history_epsilon(steps: Composition, delta: float) -> Bounds:
         return Bounds(math.inf if delta < revealed else 0.0, math.inf)
     if delta == 0.0:
         return Bounds(math.inf, math.inf)
-    law = rough_law_or_none(steps)
-    remove = direction_epsilon(steps, law, delta, "remove")
-    if _add_is_smaller(steps, law, remove.upper, delta):
+    grid, c = grid_or_none(steps), math.nan
+    if grid is not None:
+        with suppress(OutOfReachError):  # each direction by itself follows
+            c, guess = saddle_for_delta(grid, delta, "remove")
+            line, add = make_lines(grid, c, ("remove", "add"), guess)
+            remove = _invert(line.delta, steps, delta, "remove", guess, c - 1.0)
+            if remove.relative_width <= NARROW and add.delta(remove.upper).upper <= delta:
+                return remove
+    remove = direction_epsilon(steps, grid, delta, "remove")
+    if math.isinf(remove.upper):
         return remove
-    return remove.larger(direction_epsilon(steps, law, delta, "add"))
+    if grid is not None and c > 1.0 and chernoff_bound(grid, c, "add", remove.upper) <= delta:
+        return remove
+    if direction_delta(steps, grid, remove.upper, "add").upper <= delta:
+        return remove
+    return remove.larger(direction_epsilon(steps, grid, delta, "add"))
 
 
-def _add_is_smaller(steps: Composition, law: RoughLaw | None, epsilon: float, delta: float) -> bool:
-    """Whether delta in the add direction is proved to be at most `delta` at epsilon."""
-    if math.isinf(epsilon) or epsilon >= steps.add_direction_limit():
-        return True
-    if law is not None and not has_closed_form(steps):
-        try:
-            c = saddle_for_epsilon(law, epsilon, "add")
-            return make_line(law, c, "add", epsilon, upper_only=True).delta(epsilon).upper <= delta
-        except OutOfReachError:
-            pass  # the other engines follow
-    return direction_delta(steps, law, epsilon, "add").upper <= delta
-
-
-def rough_law_or_none(steps: Composition) -> RoughLaw | None:
-    """Return what the engines look for saddle points with; None where only elementary bounds are in reach."""
+def grid_or_none(steps: Composition) -> Grid | None:
+    """Return the grid that the engines share; None where a closed form or only elementary bounds will be used."""
+    if has_closed_form(steps):
+        return None
     try:
-        return rough_law(steps)
+        return rough_grid(steps)
     except OutOfReachError:
         return None
 
 
-def direction_delta(steps: Composition, law: RoughLaw | None, epsilon: float, direction: Direction) -> Bounds:
+def direction_delta(steps: Composition, grid: Grid | None, epsilon: float, direction: Direction) -> Bounds:
     """Return bounds on one direction's delta at epsilon >= 0, by the engines in turn until one is narrow."""
     if direction == "add" and epsilon >= steps.add_direction_limit():
         return Bounds(0.0, 0.0)
     if has_closed_form(steps):
         return exact_delta(steps, epsilon, direction)
     bounds = Bounds(0.0, 1.0)
-    if law is not None:
+    if grid is not None:
         with suppress(OutOfReachError):  # the lattice follows
-            bounds = line_for_epsilon(law, epsilon, direction).delta(epsilon)
+            bounds = line_for_epsilon(grid, epsilon, direction).delta(epsilon)
     if bounds.relative_width <= NARROW:
         return bounds
     bounds = bounds.intersect(elementary_delta(steps, epsilon, direction))
-    if law is not None:
+    if grid is not None:
         log_delta = math.log(bounds.upper)
-        for lattice in _lattices(law, direction, epsilon, log_delta):
+        for lattice in _lattices(grid, direction, epsilon, log_delta):
             bounds = bounds.intersect(lattice.delta(epsilon))
             if bounds.relative_width <= NARROW_ENOUGH:
                 break
     return bounds
 
 
-def direction_epsilon(steps: Composition, law: RoughLaw | None, delta: float, direction: Direction) -> Bounds:
+def direction_epsilon(steps: Composition, grid: Grid | None, delta: float, direction: Direction) -> Bounds:
     """Return bounds on one direction's epsilon at delta in (0, 1), by the engines in turn until one is narrow."""
     if has_closed_form(steps):
         start = elementary_epsilon(steps, delta)
-        return invert_delta(lambda e: direction_delta(steps, law, e, direction), delta, start, 1.0)
+        return invert_delta(lambda e: direction_delta(steps, grid, e, direction), delta, start, 1.0)
     bounds = Bounds(0.0, math.inf)
     c, guess = math.nan, 0.0
-    if law is not None:
+    if grid is not None:
         try:
-            c, guess = saddle_for_delta(law, delta, direction)
-            line = make_line(law, c, direction, guess)
+            c, guess = saddle_for_delta(grid, delta, direction)
+            line = make_lines(grid, c, (direction,), guess)[0]
             bounds = _invert(line.delta, steps, delta, direction, guess, c - 1.0)
         except OutOfReachError:
             pass  # the lattice follows
     if bounds.relative_width <= NARROW:
         return bounds
     bounds = bounds.intersect(Bounds(0.0, elementary_epsilon(steps, delta)))
-    if law is not None and c > 1.0:
-        for lattice in _lattices(law, direction, guess, math.log(delta)):
+    if grid is not None and c > 1.0:
+        for lattice in _lattices(grid, direction, guess, math.log(delta)):
             bounds = bounds.intersect(_invert(lattice.delta, steps, delta, direction, guess, c - 1.0))
             if bounds.relative_width <= NARROW_ENOUGH:
                 break
     return bounds
 
 
-def _lattices(law: RoughLaw, direction: Direction, epsilon: float, log_delta: float) -> Iterator[Lattice]:
+def _lattices(grid: Grid, direction: Direction, epsilon: float, log_delta: float) -> Iterator[Lattice]:
     """Yield ever finer lattices for delta near epsilon, as far as they are affordable."""
     with suppress(OutOfReachError):  # what has been yielded must do
-        saddle = saddle_for_epsilon(law, max(epsilon, 0.0), direction)
-        c = lattice_tilt(law, saddle, max(epsilon, 0.0), direction)
+        saddle = saddle_for_epsilon(grid, max(epsilon, 0.0), direction)
+        c = lattice_tilt(grid, saddle, max(epsilon, 0.0), direction)
         for size in LATTICE_SIZES:
-            if size * (law.steps.phases + 1) <= MAX_LATTICE_WORK:
-                yield make_lattice(law, c, direction, log_delta, size)
+            if size * (grid.steps.phases + 1) <= MAX_LATTICE_WORK:
+                yield make_lattice(grid, c, direction, log_delta, size)
 
 
 def _invert(

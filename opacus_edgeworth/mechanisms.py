@@ -75,7 +75,7 @@ def privacy_loss(score: FloatArray, noise_multiplier: FloatArray, sample_rate: F
     Args:
       score: u, shape (..., J), dimensionless.
       noise_multiplier: s > 0, broadcastable to `score`.
-      sample_rate: q in (0, 1), broadcastable to `score`.
+      sample_rate: q, all in (0, 1) or all 1, broadcastable to `score`.
 
     Returns:
       L in nats, the broadcast shape. Its error is at most s_w * dw + 16 ulp * (|L| + w [w > 30]), where s_w = dL/dw
@@ -85,6 +85,8 @@ def privacy_loss(score: FloatArray, noise_multiplier: FloatArray, sample_rate: F
       The likelihood ratio of the dominating pair. Each of the three forms keeps its relative accuracy on its range.
     """
     w = score / noise_multiplier - 0.5 / noise_multiplier**2
+    if sample_rate.min() == 1.0:
+        return w
     ratio_minus_one = sample_rate * np.expm1(np.minimum(w, LARGE_EXPONENT))
     loss = np.log1p(ratio_minus_one)
     if sample_rate.max() > 0.5:  # log1p near -1 loses the difference 1 - q + q e^w, whose two terms are exact enough

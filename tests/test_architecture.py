@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "opacus_edgeworth"
 ORDER = [
     "errors", "bounds", "_types", "_validate", "mechanisms", "composition",
-    "inversion.quadrature", "inversion.saddle", "inversion.truncation", "inversion.line",
+    "inversion.grid", "inversion.quadrature", "inversion.saddle", "inversion.truncation", "inversion.line",
     "inversion.exact", "inversion.elementary", "inversion.gathering", "inversion.masses", "inversion.lattice",
     "inversion.root", "curve", "calibration", "accountant",
 ]  # fmt: skip

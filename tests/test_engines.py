@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from opacus_edgeworth import PrivacyCurve
 from opacus_edgeworth.composition import compose
+from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon
 from opacus_edgeworth.inversion.exact import exact_delta
+from opacus_edgeworth.inversion.grid import expm1_minus, make_grid
 from opacus_edgeworth.inversion.lattice import make_lattice
 from opacus_edgeworth.inversion.line import line_for_epsilon
-from opacus_edgeworth.inversion.quadrature import expm1_minus, tilted_steps
-from opacus_edgeworth.inversion.saddle import rough_law, saddle_for_epsilon
+from opacus_edgeworth.inversion.quadrature import tilted_steps
+from opacus_edgeworth.inversion.saddle import rough_grid, saddle_for_epsilon
 from opacus_edgeworth.inversion.truncation import decay_bound, one_minus_sinc
 
 OVERLAP = [
@@ -30,7 +33,7 @@ OVERLAP = [
 @pytest.mark.parametrize(("history", "epsilon"), OVERLAP, ids=str)
 def test_line_and_lattice_agree(history, epsilon, direction):
     steps = compose(history)
-    law = rough_law(steps)
+    law = rough_grid(steps)
     if direction == "add":  # stay below the limit from where on delta is 0
         epsilon = min(epsilon, 0.3 * steps.add_direction_limit())
     line = line_for_epsilon(law, epsilon, direction).delta(epsilon)
@@ -46,7 +49,7 @@ def test_line_and_lattice_agree(history, epsilon, direction):
 @pytest.mark.parametrize(("sigma", "rate", "epsilon"), [(0.7, 0.1, 0.05), (1.0, 0.5, 0.3), (3.0, 0.9, 0.8)])
 def test_lattice_of_one_step_meets_the_closed_form(sigma, rate, epsilon, direction):
     steps = compose([(sigma, rate, 1)])
-    law = rough_law(steps)
+    law = rough_grid(steps)
     exact = exact_delta(steps, epsilon, direction)
     c = saddle_for_epsilon(law, epsilon, direction)
     lattice = make_lattice(law, c, direction, math.log(exact.upper), 1 << 17).delta(epsilon)
@@ -68,7 +71,7 @@ def test_gaussian_closed_form(sigma, epsilon):
 @pytest.mark.parametrize("epsilon", [0.0, 0.5, 3.0])
 def test_delta_near_one_uses_the_complement(epsilon):
     steps = compose([(0.5, 0.5, 200)])
-    law = rough_law(steps)
+    law = rough_grid(steps)
     for direction in ("remove", "add"):
         line = line_for_epsilon(law, epsilon, direction)
         got = line.delta(epsilon)
@@ -79,7 +82,7 @@ def test_delta_near_one_uses_the_complement(epsilon):
 @pytest.mark.parametrize(("history", "epsilon"), OVERLAP, ids=str)
 def test_elementary_bounds_hold(history, epsilon):
     steps = compose(history)
-    line = line_for_epsilon(rough_law(steps), epsilon, "remove").delta(epsilon)
+    line = line_for_epsilon(rough_grid(steps), epsilon, "remove").delta(epsilon)
     simple = elementary_delta(steps, epsilon, "remove")
     assert simple.lower <= line.upper
     assert simple.upper >= line.lower
@@ -100,8 +103,8 @@ def test_cgf_at_integers_is_known(tilt):
     moments = [math.comb(k, j) * (1 - rate) ** (k - j) * rate**j * math.exp(j * (j - 1) / (2 * sigma**2))
                for j in range(k + 1)]  # fmt: skip
     expected = math.log1p(math.fsum([*moments, -1.0]))
-    got = tilted_steps(compose([(sigma, rate, 1)]), tilt, 1.0)
-    assert abs(got.log_mgf[0] - expected) <= got.log_mgf_error[0] + 4e-16 * abs(expected) + 1e-17
+    got = tilted_steps(make_grid(compose([(sigma, rate, 1)]), 0.0, tilt, 1.0), np.array([tilt]))
+    assert abs(got.log_mgf[0, 0] - expected) <= got.log_mgf_error[0, 0] + 4e-16 * abs(expected) + 1e-17
 
 
 @pytest.mark.parametrize(
@@ -109,11 +112,11 @@ def test_cgf_at_integers_is_known(tilt):
 )
 def test_decay_bound_holds_where_the_characteristic_function_is_known(history, tilt):
     steps = compose(history)
-    tilted = tilted_steps(steps, tilt, 200.0)
-    decay = decay_bound(tilted, steps)
+    tilted = tilted_steps(make_grid(steps, tilt, tilt, 200.0), np.array([tilt]))
+    decay = decay_bound(tilted)
     y = np.geomspace(1e-2, 200.0, 400)
-    modulus = np.abs(np.exp(1j * np.outer(y, tilted.loss[0])) @ tilted.weight[0])
-    bound = np.exp([decay.log_bound(float(v)) for v in y])
+    modulus = np.abs(np.exp(1j * np.outer(y, tilted.grid.loss[0])) @ tilted.weight[0, 0])
+    bound = np.exp([decay.log_bound(float(v))[0] for v in y])
     assert np.all(np.maximum.accumulate(modulus[::-1])[::-1] <= bound * (1 + 1e-9))
     assert np.all(np.diff(bound) <= 1e-12)
 
@@ -133,7 +136,32 @@ def test_grid_coarser_than_the_sample_rate_stays_sound(size, direction, epsilon)
     """Regression: the gathered head stopped early when a cut met its node, and the lower bound came out too high."""
     steps = compose([(1.0, 1.67e-5, 1)])
     exact = exact_delta(steps, epsilon, direction)
-    law = rough_law(steps)
+    law = rough_grid(steps)
     got = make_lattice(law, 20.0, direction, math.log(exact.upper), size).delta(epsilon)
     assert got.lower <= exact.upper
     assert got.upper >= exact.lower
+
+
+def test_lattice_refuses_scores_whose_masses_underflow():
+    """Regression: masses beyond a score of 37 were 0, and the upper bound came out as 6e-14 instead of 0.15."""
+    steps = compose([(1.0, 0.3679, 1), (1.0, 1.0, 268_300)])
+    with pytest.raises(OutOfReachError):
+        make_lattice(rough_grid(steps), 1.0045, "remove", math.log(0.15), 1 << 16)
+
+
+@pytest.mark.parametrize(
+    ("history", "delta"),
+    [
+        ([(0.0619, 1.17e-7, 27501)], 4.8e-3),  # a tilt with a mode beyond floating-point scores went on for ever
+        ([(149.7, 7.0e-4, 9007), (10.3, 1.19e-7, 34)], 1.4e-8),  # nothing left to balance: division by zero
+        ([(1.0, 0.3679, 1), (1.0, 1.0, 268_300)], 0.1534),  # the lower end was lost to the spacing of doubles
+    ],
+)
+def test_regimes_that_once_failed(history, delta):
+    bounds = PrivacyCurve(history).epsilon(delta)
+    assert 0.0 <= bounds.lower <= bounds.upper < math.inf
+    curve = PrivacyCurve(history)
+    if bounds.upper > 0.0:
+        assert curve.delta(bounds.upper * (1.0 + 1e-9)).lower <= delta
+    if bounds.lower > 0.0:
+        assert curve.delta(bounds.lower * (1.0 - 1e-9)).upper >= delta

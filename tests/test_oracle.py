@@ -5,7 +5,7 @@ import pytest
 
 from opacus_edgeworth import PrivacyCurve
 from opacus_edgeworth.composition import compose
-from opacus_edgeworth.curve import direction_delta, rough_law_or_none
+from opacus_edgeworth.curve import direction_delta, grid_or_none
 
 # history, epsilon, direction; each takes the oracle a few seconds at most
 CASES = [
@@ -29,7 +29,7 @@ def test_delta_encloses_ball_arithmetic(history, epsilon, direction):
     value = float(exact.mid())
     slack = max(agreement, 1e-15)
     steps = compose(history)
-    got = direction_delta(steps, rough_law_or_none(steps), epsilon, direction)
+    got = direction_delta(steps, grid_or_none(steps), epsilon, direction)
     assert got.lower <= value * (1 + slack)
     assert got.upper >= value * (1 - slack)
     assert got.relative_width < 0.9

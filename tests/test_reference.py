@@ -5,7 +5,7 @@ from conftest import reference_cases
 
 from opacus_edgeworth import PrivacyCurve
 from opacus_edgeworth.composition import compose
-from opacus_edgeworth.curve import direction_delta, rough_law_or_none
+from opacus_edgeworth.curve import direction_delta, grid_or_none
 
 RARE_EVENTS = [
     [[0.3, 0.01, 100]],
@@ -25,7 +25,7 @@ def test_delta_encloses_reference(case, direction):
     if exact is None:
         pytest.skip("the reference does not give this direction")
     steps = compose(case["history"])
-    got = direction_delta(steps, rough_law_or_none(steps), case["epsilon"], direction)
+    got = direction_delta(steps, grid_or_none(steps), case["epsilon"], direction)
     assert got.lower <= exact * (1 + DIGITS)
     assert got.upper >= exact * (1 - DIGITS)
     assert got.relative_width <= (1e-4 if case["history"] in RARE_EVENTS else 1e-9)

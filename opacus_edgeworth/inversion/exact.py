@@ -13,7 +13,7 @@ from scipy.special import erfcx, log_ndtr, ndtr
 from opacus_edgeworth._types import Direction
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
-from opacus_edgeworth.inversion.quadrature import LOG_SQRT_2PI
+from opacus_edgeworth.inversion.grid import LOG_SQRT_2PI
 from opacus_edgeworth.mechanisms import ULP
 
 

@@ -85,7 +85,8 @@ def _gather(s: float, q: float, spacing: float, direction: Direction, first: flo
         if cut is None:  # remove direction, too much on the left: raise only the balanced share, lower the rest
             cut = following
             raising = -_excess(previous, at, node, s)[0]
-            share = (1.0 - 1e-9) * max(_excess(at, cut, node, s)[0], 0.0) / raising
+            lowering = max(_excess(at, cut, node, s)[0], 0.0)
+            share = (1.0 - 1e-9) * lowering / raising if raising > 0.0 else 0.0
             gathered = _mass(previous, at, 0.0)
             mass[j - 1] += (1.0 - share) * gathered
             mass[j] = share * gathered + _mass(at, cut, 0.0)

@@ -17,8 +17,9 @@ import numpy as np
 from opacus_edgeworth._types import Direction, FloatArray
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.errors import OutOfReachError
+from opacus_edgeworth.inversion.grid import Grid
 from opacus_edgeworth.inversion.masses import StepLaw, law_above, law_below
-from opacus_edgeworth.inversion.saddle import RoughLaw, log_kappa, moments
+from opacus_edgeworth.inversion.saddle import log_kappa, moments
 from opacus_edgeworth.mechanisms import ULP
 
 LOG_LOSS = 6.0
@@ -91,7 +92,7 @@ class Lattice:
         return float(law.mass @ weight), math.sqrt(float(weight @ weight)), log_scale
 
 
-def lattice_tilt(rough: RoughLaw, saddle: float, epsilon: float, direction: Direction) -> float:
+def lattice_tilt(rough: Grid, saddle: float, epsilon: float, direction: Direction) -> float:
     """Return the tilt c in (1, saddle] with the narrowest window, as far as rounding stays harmless.
 
     Off the saddle point the tilted law's total weighs more against delta, by e^LOG_LOSS at most: the FFT's rounding
@@ -113,7 +114,7 @@ def lattice_tilt(rough: RoughLaw, saddle: float, epsilon: float, direction: Dire
     return best
 
 
-def make_lattice(rough: RoughLaw, c: float, direction: Direction, log_delta: float, size: int) -> Lattice:
+def make_lattice(rough: Grid, c: float, direction: Direction, log_delta: float, size: int) -> Lattice:
     """Return the lattice of `size` (a power of two) losses under the tilt c > 1.
 
     Args:
@@ -141,9 +142,11 @@ def make_lattice(rough: RoughLaw, c: float, direction: Direction, log_delta: flo
     return Lattice(direction, c, *laws)
 
 
-def _window(rough: RoughLaw, c: float, direction: Direction) -> tuple[float, float, tuple[float, float]]:
+def _window(rough: Grid, c: float, direction: Direction) -> tuple[float, float, tuple[float, float]]:
     """Return losses that hold all but about e^-LOG_WRAP of the tilted law, and the tilts that prove it best."""
     peak, _, curvature = moments(rough, c, direction)
+    if not curvature > 0.0:
+        raise OutOfReachError("the tilted law is too narrow for its variance to be seen")
     spread = math.sqrt(curvature)
     highest: tuple[float, float] = (math.inf, c)
     lowest: tuple[float, float] = (-math.inf, c)

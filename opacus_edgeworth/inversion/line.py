@@ -19,17 +19,16 @@ import numpy as np
 
 from opacus_edgeworth._types import ComplexArray, Direction, FloatArray
 from opacus_edgeworth.bounds import Bounds
-from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
-from opacus_edgeworth.inversion.quadrature import TiltedSteps, few_bits, log_mgf_upper, tilted_steps
+from opacus_edgeworth.inversion.grid import Grid, few_bits, make_grid
+from opacus_edgeworth.inversion.quadrature import TiltedSteps, log_mgf_upper, tilted_steps
 from opacus_edgeworth.inversion.saddle import (
-    RoughLaw,
     log_kappa,
     moments,
     saddle_for_epsilon,
     saddle_in_strip,
 )
-from opacus_edgeworth.inversion.truncation import decay_bound
+from opacus_edgeworth.inversion.truncation import Decay, decay_bound
 from opacus_edgeworth.mechanisms import ULP
 
 TARGET = 32.0
@@ -37,6 +36,8 @@ TARGET = 32.0
 MAX_NODES = 1 << 16
 MAX_WORK = 4e8
 """Nodes times grid points; beyond it the lattice engine is quicker."""
+MAX_CHUNK = 1 << 20
+"""Complex numbers of a table of e^{iyL} that are held at once, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,106 +121,129 @@ def _scaled_exp(log_scale: float, value: float, error: float, *, up: bool) -> fl
     return result + sign * 5e-324 if result < 1e-290 else result
 
 
-def line_for_epsilon(law: RoughLaw, epsilon: float, direction: Direction) -> Line:
+def line_for_epsilon(grid: Grid, epsilon: float, direction: Direction) -> Line:
     """Return a line for delta near `epsilon`; of the complement where delta is near 1.
 
     Raises:
       OutOfReachError: the line would need too many nodes.
     """
-    _, mean, variance = moments(law, 1.0, direction)
+    return make_lines(grid, contour_for_epsilon(grid, epsilon, direction), (direction,), epsilon)[0]
+
+
+def contour_for_epsilon(grid: Grid, epsilon: float, direction: Direction) -> float:
+    """Return the saddle point c > 1, or the one in (0, 1) where delta is near 1."""
+    _, mean, variance = moments(grid, 1.0, direction)
     if mean - epsilon > 3.0 * math.sqrt(variance):
-        return make_line(law, saddle_in_strip(law, epsilon, direction), direction, epsilon)
-    return make_line(law, saddle_for_epsilon(law, epsilon, direction), direction, epsilon)
+        return saddle_in_strip(grid, epsilon, direction)
+    return saddle_for_epsilon(grid, epsilon, direction)
 
 
-def make_line(law: RoughLaw, c: float, direction: Direction, epsilon: float, *, upper_only: bool = False) -> Line:
-    """Return the line through c, its nodes chosen for epsilon; with `upper_only` its lower bounds are trivial.
+def make_lines(grid: Grid, c: float, directions: tuple[Direction, ...], epsilon: float) -> list[Line]:
+    """Return lines through c for these directions, on common nodes chosen for the first one at epsilon.
+
+    The first line bounds delta from both sides, the others only from above: their alias terms, >= 0, are not bounded.
+    Any grid gives true lines; one that does not serve is replaced.
 
     Raises:
-      OutOfReachError: the line would need too many nodes.
+      OutOfReachError: the lines would need too many nodes.
     """
-    steps, gap = law.steps, c - 1.0
+    gap = c - 1.0
+    c = 1.0 + gap  # now both are exact
     if gap == 0.0 or c == 0.0:
         raise OutOfReachError("the saddle point is at a pole")
-    rough_peak, _, curvature = moments(law, c, direction)
+    counts, gaussian = grid.steps.steps, grid.steps.gaussian
+    tilts = [c if direction == "remove" else -gap for direction in directions]
+    curvature = moments(grid, c, directions[0])[2]
+    if not curvature > 0.0:
+        raise OutOfReachError("the tilted law is too narrow for its variance to be seen")
     spread = math.sqrt(curvature + 1.0 / c**2 + 1.0 / gap**2)
-    log_value = rough_peak - gap * epsilon - math.log(abs(c * gap) * spread * 2.51)
-    if upper_only:  # the alias terms are >= 0: nothing need be known of them
-        chernoff, step = (), float(few_bits(0.4 / spread))
-    else:
-        chernoff = _chernoff_points(law, c, direction, epsilon, log_value, spread)
-        step = _node_distance(c, chernoff, epsilon, log_value, spread)
-    tilt = c if direction == "remove" else -gap
-    reach = 9.2 / math.sqrt(curvature)
-    tilted = tilted_steps(steps, tilt, reach, fine=not upper_only) if steps.phases else None
-    last, log_beyond = _last_node(steps, tilted, spread, abs(c * gap))
+    reach = 9.0 / math.sqrt(curvature)
+    if not grid.serves(min(tilts), max(tilts), 0.7 * reach):
+        grid = make_grid(grid.steps, min(tilts), max(tilts), reach)
+    tilted = tilted_steps(grid, np.array(tilts))
+    last, log_beyond = _last_node(decay_bound(tilted), spread, abs(c * gap))
+
+    tilt = tilted.tilt
+    log_peak = 0.5 * gaussian * tilt * (tilt - 1.0) + tilted.log_mgf @ counts
+    log_peak_error = 4.0 * ULP * gaussian * np.abs(tilt * (tilt - 1.0)) + tilted.log_mgf_error @ counts
+    log_peak_error += ULP * (counts.size + 4) * (np.abs(tilted.log_mgf) @ counts)
+    log_value = float(log_peak[0]) - gap * epsilon - math.log(abs(c * gap) * spread * 2.51)
+    chernoff = _chernoff_points(grid, c, directions[0], epsilon, log_value, spread)
+    step = _node_distance(c, chernoff, epsilon, log_value, spread)
     count = math.ceil(last / step) + 1
-    if count > MAX_NODES:
-        raise OutOfReachError(f"{count} nodes")
-    y = step * np.arange(count)
-    log_peak = 0.5 * steps.gaussian * c * gap
-    log_peak_error = steps.gaussian_error * abs(log_peak)
-    log_cf = -0.5 * steps.gaussian * y * y + 1j * y * (0.5 * steps.gaussian * (2.0 * tilt - 1.0))
-    error = steps.gaussian_error * np.abs(log_cf)
-    if tilted is not None:
-        if y[-1] > reach:
-            tilted = tilted_steps(steps, tilt, float(y[-1]), fine=not upper_only)
-        if tilted.loss.size * (count + 64.0 * math.sqrt(count)) > MAX_WORK:
-            raise OutOfReachError(f"{count} nodes on {tilted.loss.size} grid points")
-        phases_log_cf, phases_error = _log_cf(tilted, steps.steps, step, count)
-        log_cf, error = log_cf + phases_log_cf, error + phases_error
-        log_peak += float(steps.steps @ tilted.log_mgf)
-        log_peak_error += float(steps.steps @ (tilted.log_mgf_error + ULP * steps.phases * np.abs(tilted.log_mgf)))
-    if direction == "add":  # G(z) = Phi(1 - z), and 1 - z = t - iy
-        log_cf = np.conj(log_cf)
+    y = step * np.arange(min(count, MAX_NODES))
+    wrong = tilted.quadrature_error(float(y[-1]))
+    if float((counts * wrong).max()) > 1e-13:
+        tilted = tilted_steps(make_grid(grid.steps, min(tilts), max(tilts), float(y[-1])), tilt)
+        wrong = tilted.quadrature_error(float(y[-1]))
+    if count > MAX_NODES or tilted.grid.loss.size * (count + 64.0 * math.sqrt(count)) > MAX_WORK:
+        raise OutOfReachError(f"{count} nodes on {tilted.grid.loss.size} grid points")
+    log_cf, error = _log_cf(tilted, wrong, step, count)
     kernel = 1.0 / ((c + 1j * y) * (gap + 1j * y))
-    amplitude = np.exp(log_cf) * (kernel if gap > 0.0 else -kernel)
-    amplitude[0] *= 0.5
-    size = np.abs(amplitude)
-    total_error = float(size @ np.expm1(error + 4.0 * ULP * (np.abs(log_cf) + 4.0)))
-    return Line(
-        c,
-        gap,
-        step,
-        y,
-        amplitude,
-        total_error,
-        float(size.sum()),
-        float(size @ y),
-        log_peak,
-        log_peak_error,
-        log_beyond,
-        chernoff,
-    )
+    lines = []
+    for row, direction in enumerate(directions):
+        own = log_cf[row] if direction == "remove" else np.conj(log_cf[row])  # G(z) = Phi(1 - z), and 1 - z = t - iy
+        amplitude = np.exp(own) * (kernel if gap > 0.0 else -kernel)
+        amplitude[0] *= 0.5
+        size = np.abs(amplitude)
+        total_error = float(size @ np.expm1(error[row] + 4.0 * ULP * (np.abs(own) + 4.0)))
+        lines.append(
+            Line(
+                c,
+                gap,
+                step,
+                y,
+                amplitude,
+                total_error,
+                float(size.sum()),
+                float(size @ y),
+                float(log_peak[row]),
+                float(log_peak_error[row]),
+                float(log_beyond[row]),
+                chernoff if row == 0 or c < 1.0 else (),
+            )
+        )
+    return lines
 
 
 def _chernoff_points(
-    law: RoughLaw, c: float, direction: Direction, epsilon: float, log_value: float, spread: float
+    grid: Grid, c: float, direction: Direction, epsilon: float, log_value: float, spread: float
 ) -> tuple[tuple[float, float], ...]:
     """Return points on both sides of c with upper bounds on G there: the ends of the strip, or well chosen."""
     if c < 1.0:
-        return ((0.0, 0.0), (1.0, 0.0))
-    best, best_room = c, 0.0
-    for offset in (4.0, 2.0, 1.0, 0.5, 0.25):  # G may take off just above c, or not: look before proving
-        other = c + offset / spread
-        room = _alias_room(c, other, moments(law, other, direction)[0], epsilon, log_value)
-        if room < best_room:
-            break
-        best, best_room = other, room
-        if room * spread > 0.4:
-            break
-    others = [best]
-    if c - 6.0 / spread > 1.0 and _alias_room(c, 1.0, 0.0, epsilon, log_value) < best_room:
+        return ((0.0, 0.0), (1.0, 0.0))  # G(0) = G(1) = 0
+    others = [c + offset / spread for offset in (3.0, 1.5, 0.6)]
+    if c - 6.0 / spread > 1.0:
         others.append(c - 6.0 / spread)
-    return ((1.0, 0.0), *((other, _upper_cgf(law.steps, other, direction)) for other in others))
+    points = ((1.0, 0.0), *_upper_cgf(grid, others, direction))
+    room = max(_alias_room(c, *point, epsilon, log_value) for point in points[1:4])
+    if room * spread > 0.4:
+        return points
+    best = c
+    for offset in (4.0, 2.0, 1.0, 0.5, 0.25, 0.12):  # G may take off just above c: look before proving
+        other = c + offset / spread
+        rough = _alias_room(c, other, moments(grid, other, direction)[0], epsilon, log_value)
+        if rough > room:
+            best, room = other, rough
+    if best == c:
+        return points
+    tilt = best if direction == "remove" else 1.0 - best
+    return (*points, *_upper_cgf(make_grid(grid.steps, tilt, tilt, 0.0), [best], direction))
 
 
-def _upper_cgf(steps: Composition, c: float, direction: Direction) -> float:
-    """Return a proved upper bound on G(c), c > 1."""
-    log_mgf = 0.5 * steps.gaussian * c * (c - 1.0) * (1.0 + steps.gaussian_error)
-    if steps.phases:
-        log_mgf += log_mgf_upper(steps, c if direction == "remove" else 1.0 - c)
-    return log_mgf * (1.0 + ULP * (steps.phases + 8))
+def _upper_cgf(grid: Grid, points: list[float], direction: Direction) -> list[tuple[float, float]]:
+    """Return (c', proved upper bound on G(c')) for the points c' > 1."""
+    c = np.array(points)
+    tilt = c if direction == "remove" else 1.0 - c
+    log_mgf = log_mgf_upper(grid, tilt) + 0.5 * grid.steps.gaussian * c * (c - 1.0) * (1.0 + 8.0 * ULP)
+    return list(zip(points, log_mgf.tolist(), strict=True))
+
+
+def chernoff_bound(grid: Grid, c: float, direction: Direction, epsilon: float) -> float:
+    """Return the bound kappa(c) e^{G(c) - (c - 1) epsilon} on delta, c > 1: infinite if the grid does not hold it."""
+    _, log_mgf = _upper_cgf(grid, [c], direction)[0]
+    log_delta = log_kappa(c) + log_mgf - (c - 1.0) * epsilon
+    return math.exp(min(log_delta + 1e-12 * (1.0 + abs(log_mgf) + c * epsilon), 700.0))
 
 
 def _alias_room(c: float, other: float, log_mgf: float, epsilon: float, log_value: float) -> float:
@@ -241,62 +265,81 @@ def _node_distance(
     return float(few_bits(step))
 
 
-def _last_node(steps: Composition, tilted: TiltedSteps | None, spread: float, kernel: float) -> tuple[float, float]:
-    r"""Return where the nodes may end, and the bound on log |cf| from there on.
+def _last_node(decay: Decay, spread: float, kernel: float) -> tuple[float, FloatArray]:
+    r"""Return where the nodes may end, and the bounds on log |cf| from there on.
 
     The nodes beyond Y add at most (1/pi) |cf| e^{G(c) + (1-c) e} sum h / y_k^2 <= (1/pi) |cf| e^{...} / Y, because
     |z (z - 1)| >= y^2: `Line.delta` adds that to both sides.
     """
-    if tilted is None:
-        last = 8.5 / math.sqrt(steps.gaussian)
-        return last, -0.5 * steps.gaussian * last * last * (1.0 - 1e-9)
-    decay = decay_bound(tilted, steps)
-    deviation = math.sqrt(float(steps.steps @ decay.variance) + steps.gaussian)
-    last, growth = 7.0 / deviation, 1.1
+    deviation = np.sqrt(decay.variance @ decay.steps + decay.gaussian)
+    last, growth = 7.0 / float(deviation.max()), 1.1
     for _ in range(120):
         log_beyond = decay.log_bound(last)
-        if log_beyond + math.log(kernel * spread / last) < -TARGET:
+        if float(log_beyond.max()) + math.log(kernel * spread / last) < -TARGET:
             return last, log_beyond
         last *= growth
-        if last > 400.0 / deviation:
+        if last > 400.0 / float(deviation.min()):
             growth = 1.5
     raise OutOfReachError("the characteristic function decays too slowly")
 
 
-def _log_cf(tilted: TiltedSteps, counts: FloatArray, step: float, nodes: int) -> tuple[ComplexArray, FloatArray]:
-    r"""Return sum_i n_i log phi_t(y_k), k < nodes, and a bound on its error.
+def _log_cf(tilted: TiltedSteps, unknown: FloatArray, step: float, nodes: int) -> tuple[ComplexArray, FloatArray]:
+    r"""Return log of the cf of the whole composition at y_k, k < nodes, under each tilt, and bounds on its error.
 
-    X(y) = phi_t(y) - 1 = E[e^{iyL} - 1 - iyL] + iy mean. With k = k1 + M k2, A = e^{iaL} - 1 and B likewise for the
-    coarse part, e^{i(a+b)L} - 1 - i(a+b)L = (A - iaL) + (B - ibL) + A B: one matrix product for all nodes. The errors
-    of weights and losses are `tilted.rounding`, of the mean y `mean_error`; log1p divides them by |1 + X|.
+    Both (T, nodes). X(y) = phi_t(y) - 1 = E[e^{iyL} - 1 - iyL] + iy mean, per phase. With k = k1 + M k2,
+    A = e^{iaL} - 1 and B likewise for the coarse part, e^{i(a+b)L} - 1 - i(a+b)L = (A - iaL) + (B - ibL) + A B: one
+    matrix product for all nodes. The quadrature errs by at most `unknown`, (T, P), weights and losses by
+    `tilted.rounding`, the mean by `mean_error`; log1p divides these by |1 + X|.
     """
+    steps = tilted.grid.steps
     inner = max(1, math.isqrt(nodes - 1) + 1)
     outer = -(-nodes // inner)
     parts = step * np.concatenate([np.arange(inner), inner * np.arange(outer)])
-    y = step * np.arange(inner * outer)
-    total = np.zeros(inner * outer, dtype=np.complex128)
-    error = np.zeros(inner * outer)
-    for i in range(counts.size):  # phase by phase, so that memory stays small
-        loss, weight = tilted.loss[i], tilted.weight[i]
-        both, both_rest = _expm1_imaginary(np.multiply.outer(parts, loss))
-        fine, coarse, fine_rest, coarse_rest = both[:inner], both[inner:], both_rest[:inner], both_rest[inner:]
-        x = (coarse * weight) @ fine.T + (coarse_rest @ weight)[:, None] + (fine_rest @ weight)[None, :]
-        x = x.ravel() + 1j * y * tilted.mean[i]
-        excess = 2.0 * x.real + (x.real**2 + x.imag**2)  # |phi|^2 - 1
-        modulus = np.hypot(1.0 + x.real, x.imag)
-        wrong = np.minimum(tilted.rounding[0, i] * y, tilted.rounding[1, i] * y * y) + tilted.rounding[2, i] * y * y
-        wrong = wrong + tilted.mean_error[i] * y + tilted.discretisation[i]
-        wrong = wrong + 8.0 * ULP * (np.abs(x.real) + np.abs(x) ** 2) + 8.0 * ULP * np.abs(x.imag) * (1.0 + modulus)
-        angle = np.arctan2(x.imag, 1.0 + x.real)
-        known = wrong < 0.5 * modulus
-        # where nothing is known, |phi| <= modulus + wrong: twice that covers the difference, and expm1(log 3) = 2
-        log_phi = np.log(np.clip(modulus + np.where(known, 0.0, wrong), 1e-300, np.where(known, math.inf, 1.0)))
-        log_phi = np.where((excess > -0.5) & known, 0.5 * np.log1p(np.maximum(excess, -0.5)), log_phi)
-        total += counts[i] * (log_phi + 1j * angle)
-        relative = np.where(known, wrong / np.maximum(modulus, 1e-300), 0.0)
-        error += np.where(known, counts[i] * (8.0 * ULP * np.abs(angle) - np.log1p(-relative)), math.log(3.0))
-    summing = ULP * counts.size * np.abs(total)
-    return total[:nodes], (error + summing)[:nodes]
+    y = step * np.arange(nodes)
+    shift = steps.gaussian * (tilted.tilt[:, None] - 0.5)
+    total = -0.5 * steps.gaussian * y * y + 1j * (y * shift)
+    error = 8.0 * ULP * steps.gaussian * y * (y + np.abs(tilted.tilt[:, None]) + 1.0)
+    size = 0.0
+    chunk = max(1, MAX_CHUNK // (parts.size * tilted.grid.loss.shape[1]))
+    for i in range(0, steps.phases, chunk):  # so that memory stays small
+        some = slice(i, i + chunk)
+        both, both_rest = _expm1_imaginary(parts[:, None] * tilted.grid.loss[some, None, :])  # (p, inner + outer, J)
+        weight = tilted.weight[:, some]
+        rest = np.matmul(both_rest, weight[..., None])[..., 0]  # (T, p, inner + outer)
+        x = np.matmul(both[:, inner:] * weight[:, :, None, :], both[:, :inner].transpose(0, 2, 1))
+        x = (x + rest[..., inner:, None] + rest[..., None, :inner]).reshape(len(weight), -1, inner * outer)[..., :nodes]
+        x = x + 1j * (y * tilted.mean[:, some, None])
+        linear, quadratic, both_ways = tilted.rounding[:, :, some, None] * y
+        wrong = np.minimum(linear, quadratic * y) + both_ways * y
+        wrong += tilted.mean_error[:, some, None] * y + unknown[:, some, None]
+        log_phi, log_error = _log1p(x, wrong, steps.steps[some, None])
+        total = total + log_phi.sum(axis=1)
+        error = error + log_error.sum(axis=1)
+        size = size + np.abs(log_phi).sum(axis=1)
+    return total, error + ULP * (steps.phases + 4) * size
+
+
+def _log1p(x: ComplexArray, wrong: FloatArray, counts: FloatArray) -> tuple[ComplexArray, FloatArray]:
+    """Return counts * log(1 + x) and a bound on its error, x being off by up to `wrong` and by its own rounding.
+
+    Where nothing is known of 1 + x, its modulus is at most |1 + x| + wrong: that power and twice it, which is
+    expm1(log 3), cover the difference.
+    """
+    square = x.real**2 + x.imag**2
+    excess = 2.0 * x.real + square  # |1 + x|^2 - 1
+    modulus = np.hypot(1.0 + x.real, x.imag)
+    wrong = wrong + 8.0 * ULP * (np.abs(x.real) + square + np.abs(x.imag) * (1.0 + modulus))
+    angle = np.arctan2(x.imag, 1.0 + x.real)
+    log_phi = 0.5 * np.log1p(np.maximum(excess, -0.5))
+    if float(excess.min()) < -0.5:
+        log_phi = np.where(excess > -0.5, log_phi, np.log(np.clip(modulus, 1e-300, None)))
+    known = wrong < 0.5 * modulus
+    if known.all():
+        return counts * (log_phi + 1j * angle), counts * (8.0 * ULP * np.abs(angle) - np.log1p(-wrong / modulus))
+    log_phi = np.where(known, log_phi, np.log(np.clip(modulus + wrong, 1e-300, 1.0)))
+    relative = np.where(known, wrong, 0.0) / np.clip(modulus, 1e-300, None)
+    error = np.where(known, counts * (8.0 * ULP * np.abs(angle) - np.log1p(-relative)), math.log(3.0))
+    return counts * (log_phi + 1j * angle), error
 
 
 def _expm1_imaginary(angle: FloatArray) -> tuple[ComplexArray, ComplexArray]:

@@ -26,7 +26,7 @@ from scipy.special import log_ndtr
 from opacus_edgeworth._types import Direction, FloatArray
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.gathering import gather_head
-from opacus_edgeworth.inversion.quadrature import LOG_SQRT_2PI
+from opacus_edgeworth.inversion.grid import LARGEST_SCORE, LOG_SQRT_2PI
 from opacus_edgeworth.mechanisms import ULP, loss_slope, privacy_loss, privacy_loss_error
 
 POINTS = 12
@@ -71,6 +71,8 @@ def law_above(s: float, q: float, spacing: float, log_outside: float, direction:
     """
     start, end, anchored = _ends(s, q, spacing, log_outside)
     grid = _grid(s, q, spacing, start, end, anchored)
+    if grid.scores[-1] > LARGEST_SCORE:  # masses would underflow to 0, which is no upper bound
+        raise OutOfReachError(f"scores up to {grid.scores[-1]:g}")
     a, b, _, error = _cells(grid.scores, s)
     if anchored:
         first_a, first_b = _first_cell(grid.scores[0], s)
@@ -85,7 +87,7 @@ def law_above(s: float, q: float, spacing: float, log_outside: float, direction:
         mass[-1] += right
         outside = left
     return StepLaw(
-        float(grid.losses[0]), mass, outside * (1.0 + 1e-9), _mass_error(error, grid.scores), grid.loss_error
+        float(grid.losses[0]), mass, outside * (1.0 + 1e-9) + 1e-290, _mass_error(error, grid.scores), grid.loss_error
     )
 
 

@@ -49,7 +49,7 @@ def _crossing(gap: Callable[[float], float], start: float, slope: float, *, prov
     hair = 2e-14 if proved_above else -2e-14
     at = max(start, 0.0)
     previous: tuple[float, float] | None = None
-    for _ in range(MAX_EVALUATIONS):
+    for attempt in range(MAX_EVALUATIONS):
         value = gap(at)
         wanted = value <= 0.0 if proved_above else value >= 0.0
         if value > 0.0 or (value == 0.0 and not proved_above):
@@ -67,17 +67,22 @@ def _crossing(gap: Callable[[float], float], start: float, slope: float, *, prov
             if secant > 0.0 and math.isfinite(secant) and abs(value - previous[1]) > 1e-12:
                 slope = secant
         previous = (at, value)
-        at = _next_point(at, value + hair, slope, low, high)
+        at = _next_point(at, value + hair, slope, low, high, attempt)
     result = high if proved_above else low
     return (result if math.isfinite(result) else (math.inf if proved_above else 0.0)), slope
 
 
-def _next_point(at: float, value: float, slope: float, low: float, high: float) -> float:
-    """Return the secant's next point, or one that splits or widens the bracket."""
+def _next_point(at: float, value: float, slope: float, low: float, high: float, attempt: int) -> float:
+    """Return the secant's next point, or one that splits the bracket or widens it ever more."""
     target = at + value / slope if math.isfinite(value) else math.nan
-    widest = 4.0 * at + 1.0
-    if not low < target < high or not target <= widest:
-        if math.isinf(high):
-            return widest
-        return 0.5 * (max(low, 0.0) + high) if math.isfinite(low) or high > 1e-300 else 0.0
-    return max(target, 0.0)
+    if math.isinf(high):
+        widest = 4.0 * at + 1.0
+        return max(target, 0.0) if low < target <= widest else widest
+    if low < target < high:
+        return max(target, 0.0)
+    if math.isfinite(low):
+        return 0.5 * (low + high)
+    if not high > 1e-300:
+        return 0.0
+    # the step was lost in rounding, or led astray
+    return max(high - 4e-16 * high * 4.0**attempt, 0.0) if target >= high else 0.5 * high

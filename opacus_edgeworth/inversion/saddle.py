@@ -8,116 +8,75 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from opacus_edgeworth._types import Direction, FloatArray
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
-from opacus_edgeworth.inversion.quadrature import LOG_SQRT_2PI, SMALL_LOG, expm1_minus, grid_points, tilted_mass
-from opacus_edgeworth.mechanisms import privacy_loss
+from opacus_edgeworth.inversion.grid import Grid, make_grid
+from opacus_edgeworth.inversion.quadrature import tilted_mass
 
 LARGEST_LOG_TILT = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class RoughLaw:
-    """A composition with its losses on a coarse score grid, (P, J), that serves moderate tilts.
+def rough_grid(steps: Composition) -> Grid:
+    """Return a grid for the tilts and the reach that a composition usually needs.
 
-    Args:
-      steps: the composition.
-      spacing: grid steps, (P, 1).
-      reach: largest tilt of which no mode lies beyond the grid.
-      scale: N(u) du.
-      log_density: -u^2 / 2.
-      loss: L; `excess` is e^L - 1 - L.
+    Raises:
+      OutOfReachError: even that is too large.
     """
-
-    steps: Composition
-    spacing: FloatArray
-    reach: float
-    scale: FloatArray
-    log_density: FloatArray
-    loss: FloatArray
-    excess: FloatArray
+    variance = _rough_variance(steps)
+    least = float(steps.noise_multiplier.min())
+    gap = min(8.0 / math.sqrt(variance), 16.0 * least)
+    return make_grid(steps, -0.7 * gap, 1.0 + gap, min(9.0 / math.sqrt(variance), 60.0 * (1.0 + least**2)))
 
 
-def rough_law(steps: Composition, tilt: float | None = None) -> RoughLaw:
-    """Return the law on a grid made for `tilt`, and good for others near it."""
-    s, q = steps.noise_multiplier[:, None], steps.sample_rate[:, None]
-    if not steps.phases:
-        return RoughLaw(steps, s, 0.0, s, s, s, s)
-    spacing, score = grid_points(steps, 16.0 * float(s.min()) if tilt is None else tilt, 0.0, 30.0)
-    loss = privacy_loss(score, s, q)
-    log_density = -0.5 * score * score
-    reach = float((score[:, -1:] * s).min()) if tilt is None or tilt < 0.0 else tilt
-    with np.errstate(over="ignore"):
-        scale = spacing * np.exp(log_density - LOG_SQRT_2PI)
-        return RoughLaw(steps, spacing, reach, scale, log_density, loss, expm1_minus(loss))
-
-
-def moments(law: RoughLaw, c: float, direction: Direction) -> tuple[float, float, float]:
+def moments(grid: Grid, c: float, direction: Direction) -> tuple[float, float, float]:
     """Return G(c), G'(c), G''(c), with a relative error of about 1e-6."""
     tilt = c if direction == "remove" else 1.0 - c
-    gaussian = law.steps.gaussian
-    value = 0.5 * gaussian * tilt * (tilt - 1.0)
-    slope, curvature = 0.5 * gaussian * (2.0 * tilt - 1.0), gaussian
-    if law.steps.phases:
-        log_mgf, mean, variance = _rough_moments(law, tilt)
-        value += float(law.steps.steps @ log_mgf)
-        slope += float(law.steps.steps @ mean)
-        curvature += float(law.steps.steps @ variance)
-    return value, slope if direction == "remove" else -slope, curvature
+    gaussian = grid.steps.gaussian
+    log_mgf, mean, variance = _rough_moments(grid, tilt)
+    counts = grid.steps.steps
+    value = 0.5 * gaussian * tilt * (tilt - 1.0) + float(counts @ log_mgf)
+    slope = 0.5 * gaussian * (2.0 * tilt - 1.0) + float(counts @ mean)
+    return value, slope if direction == "remove" else -slope, gaussian + float(counts @ variance)
 
 
-def _rough_moments(law: RoughLaw, tilt: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return K(t), K'(t), K''(t) per phase, on the law's grid if it holds the tilted law, on a better one if not."""
-    tilted = tilt * law.loss
-    if tilt <= law.reach and float(tilted.max()) < 300.0:
-        growing = np.expm1(tilted)
-        # E[e^L - 1] = 0 taken out, as in `quadrature`
-        growth = (law.scale * (growing - tilted - tilt * law.excess)).sum(axis=1)
-        edge = float((law.scale[:, [0, -1]] * growing[:, [0, -1]]).max())
-        if float(growth.max()) < SMALL_LOG and edge < 1e-7:
-            weighted = law.scale * law.loss
+def _rough_moments(grid: Grid, tilt: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return K(t), K'(t), K''(t) per phase, on this grid if it holds the tilted law, on a better one if not."""
+    if tilt <= grid.highest_tilt and max(max(tilt, 1.0) * grid.largest_loss, tilt * grid.least_loss) < 300.0:
+        growing = np.expm1(tilt * grid.loss)
+        if float(np.abs(grid.scale[:, [0, -1]] * growing[:, [0, -1]]).max()) < 1e-7:
+            # E[L^k e^{tL}] = E[L^k] + E[L^k (e^{tL} - 1)], so that little is lost where tL is small
+            growth, mean, square = np.einsum("kpj,pj->kp", grid.powers, growing)
             total = 1.0 + growth
-            mean = (weighted * growing - law.scale * law.excess).sum(axis=1) / total
-            square = (weighted * law.loss * (growing + 1.0)).sum(axis=1) / total
+            mean = (mean + grid.mean) / total
+            square = (square + grid.square) / total
             return np.log1p(growth), mean, square - mean * mean
-    mass, total, log_mgf = tilted_mass(tilted + law.log_density, law.spacing)
+    mass, total, log_mgf = (row[0] for row in tilted_mass(grid, np.array([tilt])))
     # more than three points carry the mass, and it has fallen at both ends
-    if tilt > law.reach or float(total.min()) < 3.0 or float(mass[:, [0, -1]].max()) > 1e-6:
-        fitting = rough_law(law.steps, tilt)
-        if fitting.loss.shape != law.loss.shape or not np.array_equal(fitting.loss, law.loss):
-            return _rough_moments(fitting, tilt)
+    fits = tilt <= grid.highest_tilt and float(total.min()) > 3.0 and float(mass[:, [0, -1]].max()) < 1e-6
+    if not fits and (grid.reach > 0.0 or not grid.serves(min(tilt, 0.0), tilt, 0.0)):
+        return _rough_moments(make_grid(grid.steps, tilt, tilt, 0.0), tilt)
     weight = mass / total
-    mean = (weight * law.loss).sum(axis=1)
-    variance = (weight * (law.loss - mean[:, None]) ** 2).sum(axis=1)
-    small = np.abs(log_mgf) <= SMALL_LOG
-    if small.any():
-        with np.errstate(over="ignore", invalid="ignore"):
-            growing = np.expm1(tilted)
-            growth = (law.scale * (growing - tilted - tilt * law.excess)).sum(axis=1)
-            drift = (law.scale * (law.loss * growing - law.excess)).sum(axis=1)
-            log_mgf = np.where(small, np.log1p(growth), log_mgf)
-            mean = np.where(small, drift / (1.0 + growth), mean)
-    return log_mgf, mean, variance
+    mean = (weight * grid.loss).sum(axis=1)
+    return log_mgf, mean, (weight * (grid.loss - mean[:, None]) ** 2).sum(axis=1)
 
 
-def saddle_for_epsilon(law: RoughLaw, epsilon: float, direction: Direction) -> float:
+def saddle_for_epsilon(grid: Grid, epsilon: float, direction: Direction) -> float:
     """Return about the c > 1 that minimises G(c) + (1 - c) epsilon - log(c (c - 1))."""
 
     def rising(d: float) -> tuple[float, float, float]:
-        _, slope, curvature = moments(law, 1.0 + d, direction)
+        _, slope, curvature = moments(grid, 1.0 + d, direction)
         value = slope - epsilon - 1.0 / (1.0 + d) - 1.0 / d
         curvature += 1.0 / (1.0 + d) ** 2 + 1.0 / d**2
         return value, d * curvature, d * math.sqrt(curvature)
 
-    return 1.0 + math.exp(_increasing_root(rising, _first_log_tilt(law.steps)))
+    return 1.0 + math.exp(_increasing_root(rising, _first_log_tilt(grid.steps)))
 
 
-def saddle_for_delta(law: RoughLaw, delta: float, direction: Direction) -> tuple[float, float]:
+def saddle_for_delta(grid: Grid, delta: float, direction: Direction) -> tuple[float, float]:
     """Return about the c > 1 at which the Chernoff bound on epsilon at `delta` is least, and that bound.
 
     delta(e) <= kappa(c) e^{G(c) - (c - 1) e}, kappa(c) = (c - 1)^{c - 1} / c^c (Canonne, Kamath & Steinke 2020,
@@ -127,13 +86,13 @@ def saddle_for_delta(law: RoughLaw, delta: float, direction: Direction) -> tuple
     log_delta = math.log(delta)
 
     def rising(d: float) -> tuple[float, float, float]:
-        value, slope, curvature = moments(law, 1.0 + d, direction)
+        value, slope, curvature = moments(grid, 1.0 + d, direction)
         gap = d * (slope + math.log(d) - math.log1p(d)) - (value + log_kappa(1.0 + d) - log_delta)
         derivative = d * curvature + 1.0 / (1.0 + d)
         return gap, d * derivative, math.sqrt(d * derivative)
 
-    d = math.exp(_increasing_root(rising, _first_log_tilt(law.steps)))
-    value, _, _ = moments(law, 1.0 + d, direction)
+    d = math.exp(_increasing_root(rising, _first_log_tilt(grid.steps)))
+    value, _, _ = moments(grid, 1.0 + d, direction)
     return 1.0 + d, (value + log_kappa(1.0 + d) - log_delta) / d
 
 
@@ -142,12 +101,12 @@ def log_kappa(c: float) -> float:
     return (c - 1.0) * math.log(c - 1.0) - c * math.log(c) if c > 1.0 else 0.0
 
 
-def saddle_in_strip(law: RoughLaw, epsilon: float, direction: Direction) -> float:
+def saddle_in_strip(grid: Grid, epsilon: float, direction: Direction) -> float:
     """Return about the c in (0, 1) that minimises G(c) + (1 - c) epsilon - log(c (1 - c))."""
 
     def rising(odds: float) -> tuple[float, float, float]:
         c = odds / (1.0 + odds)
-        _, slope, curvature = moments(law, c, direction)
+        _, slope, curvature = moments(grid, c, direction)
         value = slope - epsilon - 1.0 / c + 1.0 / (1.0 - c)
         curvature += 1.0 / c**2 + 1.0 / (1.0 - c) ** 2
         width = c * (1.0 - c)
@@ -158,10 +117,15 @@ def saddle_in_strip(law: RoughLaw, epsilon: float, direction: Direction) -> floa
 
 
 def _first_log_tilt(steps: Composition) -> float:
-    """Return log(c - 1) of a Gaussian with the variance log(1 + q^2 (e^{1/s^2} - 1)) per step, roughly."""
+    """Return log(c - 1) of a Gaussian with the rough variance."""
+    return math.log(4.0 / math.sqrt(_rough_variance(steps)))
+
+
+def _rough_variance(steps: Composition) -> float:
+    """Return about the variance of the privacy-loss sum: log(1 + q^2 (e^{1/s^2} - 1)) per step, within limits."""
     spread = np.minimum(1.0 / np.maximum(steps.noise_multiplier, 1e-3) ** 2, 40.0)
     variance = steps.gaussian + float(steps.steps @ np.log1p(steps.sample_rate**2 * np.expm1(spread)))
-    return math.log(4.0 / math.sqrt(min(max(variance, 1e-20), 1e4)))
+    return min(max(variance, 1e-20), 1e4)
 
 
 def _increasing_root(rising: Callable[[float], tuple[float, float, float]], start: float) -> float:

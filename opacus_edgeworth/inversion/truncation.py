@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from opacus_edgeworth._types import FloatArray
-from opacus_edgeworth.composition import Composition
+from opacus_edgeworth.inversion.grid import Grid
 from opacus_edgeworth.inversion.quadrature import TiltedSteps
 
 SLACK = 1e-9
@@ -32,13 +32,13 @@ Both are accurate to about 1e-12: the quadrature error of phi is analytic in z a
 
 @dataclass(frozen=True, slots=True)
 class Decay:
-    """Bounds on |phi_t| of every phase.
+    """Bounds on |phi_t| of every phase under T tilts.
 
     Args:
       steps: (P,), how often each phase is composed.
-      variance, quartic: (P,), V and (mu_4 + 3 V^2) / 12, rounded to the safe side.
-      vertex, beyond: (P,), up to where the near bound falls, and the far bound there.
-      mass, width: (P, M), layers of the density of L.
+      variance, quartic: (T, P), V and (mu_4 + 3 V^2) / 12, rounded to the safe side.
+      vertex, beyond: (T, P), up to where the near bound falls, and the far bound there.
+      mass, width: (T, P, M), layers of the density of L.
       gaussian: inverse variance of the unsampled steps, whose characteristic function is known.
     """
 
@@ -51,19 +51,19 @@ class Decay:
     width: FloatArray
     gaussian: float
 
-    def log_bound(self, y: float) -> float:
-        """Return an upper bound on log |cf| of the whole composition at every |y'| >= y > 0."""
-        at = np.minimum(y, self.vertex)
-        near = np.sqrt(1.0 - self.variance * at**2 + self.quartic * at**4)
-        modulus = np.maximum(near, self.beyond)
-        if np.any(at == self.vertex):  # past the vertex the moments say no more
-            modulus = np.minimum(modulus, far_bound(self.mass, self.width, np.full(at.shape, y)))
-        return float(self.steps @ np.log(modulus)) - 0.5 * self.gaussian * y * y * (1.0 - SLACK)
+    def log_bound(self, y: float) -> FloatArray:
+        """Return upper bounds on log |cf| of the whole composition at every |y'| >= y > 0, (T,)."""
+        square = np.minimum(y, self.vertex) ** 2
+        modulus = np.maximum(np.sqrt(1.0 - square * (self.variance - self.quartic * square)), self.beyond)
+        passed = y >= self.vertex
+        if passed.any():  # past the vertex the moments say no more
+            modulus = np.where(passed, np.minimum(modulus, far_bound(self.mass, self.width, y)), modulus)
+        return np.log(modulus) @ self.steps - 0.5 * self.gaussian * y * y * (1.0 - SLACK)
 
 
-def far_bound(mass: FloatArray, width: FloatArray, y: FloatArray) -> FloatArray:
-    """Return the layers' bound on |phi_t| at |y'| >= y, one value per phase; mass and width (P, M), y (P,)."""
-    return 1.0 - (1.0 - SLACK) * (mass * one_minus_sinc(0.5 * y[:, None] * width)).sum(axis=1)
+def far_bound(mass: FloatArray, width: FloatArray, y: FloatArray | float) -> FloatArray:
+    """Return the layers' bound on |phi_t| at |y'| >= y; mass and width (T, P, M), y a number or (T, P)."""
+    return 1.0 - (1.0 - SLACK) * (mass * one_minus_sinc(0.5 * np.asarray(y)[..., None] * width)).sum(axis=-1)
 
 
 def one_minus_sinc(x: FloatArray) -> FloatArray:
@@ -78,59 +78,61 @@ def one_minus_sinc(x: FloatArray) -> FloatArray:
         return np.maximum(direct, 1.0 - 1.0 / x)
 
 
-def decay_bound(tilted: TiltedSteps, steps: Composition) -> Decay:
-    """Return the decay of every phase's characteristic function under the tilt."""
-    centred = tilted.loss - tilted.mean[:, None]
+def decay_bound(tilted: TiltedSteps) -> Decay:
+    """Return the decay of every phase's characteristic function under each tilt."""
+    steps, weight = tilted.grid.steps, tilted.weight
+    centred = tilted.grid.loss - tilted.mean[..., None]
     square = centred * centred
-    variance = (tilted.weight * square).sum(axis=1)
-    fourth = (tilted.weight * square * square).sum(axis=1)
+    weighted = weight * square
+    variance = weighted.sum(axis=-1)
+    fourth = np.einsum("tpj,tpj->tp", weighted, square)
     quartic = (fourth + 3.0 * variance**2) / 12.0 * (1.0 + 4.0 * SLACK)
     variance = variance * (1.0 - SLACK)
     vertex = np.sqrt(variance / (2.0 * quartic))
-    mass, width = _layers(*_cell_density(tilted, steps.noise_multiplier[:, None]))
-    beyond = far_bound(mass, width, vertex)
-    return Decay(steps.steps, variance, quartic, vertex, beyond, mass, width, steps.gaussian)
+    mass, width = _layers(*_cell_density(tilted.grid, weight, tilted.tilt))
+    return Decay(steps.steps, variance, quartic, vertex, far_bound(mass, width, vertex), mass, width, steps.gaussian)
 
 
-def _cell_density(tilted: TiltedSteps, s: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return lower bounds on the density of L in every grid cell, and on the cell's width in L; both (P, J - 1).
+def _cell_density(grid: Grid, weight: FloatArray, tilt: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return lower bounds on the density of L in every grid cell, (T, P, J - 1), and on its width in L, (P, J - 1).
 
     log(density) has second derivative at most k = (t + 1)_+ / (4 s^2) - 1 in u, so within a cell of width h it is at
     least the smaller end value less k_+ h^2 / 8.
     """
-    spacing = tilted.score[:, 1:2] - tilted.score[:, :1]
-    slope, error = tilted.slope, tilted.loss_error
-    width = np.maximum(np.diff(tilted.loss, axis=1) - error[:, 1:] - error[:, :-1], 0.0)
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        density = np.where(slope > 0.0, tilted.weight * s / (spacing * slope), 0.0)
-    density = np.where(np.isfinite(density), density, 0.0)
-    curvature = np.maximum((tilted.tilt + 1.0) / (4.0 * s**2) - 1.0, 0.0)
-    floor = np.minimum(density[:, 1:], density[:, :-1]) * np.exp(-curvature * spacing**2 / 8.0)
-    return np.where(width > 0.0, floor, 0.0), width
+    s = grid.steps.noise_multiplier[:, None]
+    slope, error = grid.slope, grid.loss_error
+    width = np.maximum(np.diff(grid.loss, axis=1) - error[:, 1:] - error[:, :-1], 0.0)
+    with np.errstate(divide="ignore", over="ignore"):
+        inverse = s / (grid.spacing * slope)
+        inverse = np.where(inverse < 1e300, inverse, 0.0)
+    density = weight * inverse
+    curvature = np.maximum((tilt[:, None, None] + 1.0) / (4.0 * s**2) - 1.0, 0.0)
+    floor = np.minimum(density[..., 1:], density[..., :-1]) * np.exp(-curvature * grid.spacing**2 / 8.0)
+    return floor * (width > 0.0), width
 
 
 def _layers(density: FloatArray, width: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Slice step densities into uniform layers, twice: masses and widths, both (P, M)."""
+    """Slice step densities (T, P, M) into uniform layers, twice: masses and widths, both (T, P, M')."""
     masses, widths = [], []
     for _ in range(2):
         unimodal = _unimodal_minorant(density)
-        order = np.argsort(-unimodal, axis=1, kind="stable")
-        level = np.take_along_axis(unimodal, order, axis=1)
+        order = np.argsort(-unimodal, axis=-1)
+        level = np.take_along_axis(unimodal, order, axis=-1)
         # superlevel sets of a unimodal function are intervals, so their widths are running sums
-        extent = np.cumsum(np.take_along_axis(width, order, axis=1), axis=1)
-        drop = level - np.append(level[:, 1:], np.zeros((level.shape[0], 1)), axis=1)
-        masses.append(drop * extent)
+        extent = np.cumsum(np.take_along_axis(np.broadcast_to(width, density.shape), order, axis=-1), axis=-1)
+        level[..., :-1] -= level[..., 1:]
+        masses.append(level * extent)
         widths.append(extent)
-        if float(masses[0].sum(axis=1).min()) > 0.6:  # little was cut off
+        if float(masses[0].sum(axis=-1).min()) > 0.6:  # little was cut off
             break
         density = density - unimodal
-    return np.concatenate(masses, axis=1), np.concatenate(widths, axis=1)
+    return np.concatenate(masses, axis=-1), np.concatenate(widths, axis=-1)
 
 
 def _unimodal_minorant(density: FloatArray) -> FloatArray:
     """Return the largest function below `density` that rises to its peak and falls after it."""
-    peak = np.argmax(density, axis=1)[:, None]
-    column = np.arange(density.shape[1])[None, :]
-    falling = np.minimum.accumulate(np.where(column < peak, math.inf, density), axis=1)
-    rising = np.minimum.accumulate(np.where(column > peak, math.inf, density)[:, ::-1], axis=1)[:, ::-1]
+    peak = np.argmax(density, axis=-1)[..., None]
+    column = np.arange(density.shape[-1])
+    falling = np.minimum.accumulate(np.where(column < peak, math.inf, density), axis=-1)
+    rising = np.minimum.accumulate(np.where(column > peak, math.inf, density)[..., ::-1], axis=-1)[..., ::-1]
     return np.where(column >= peak, falling, rising)
