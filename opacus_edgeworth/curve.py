@@ -21,12 +21,16 @@ from opacus_edgeworth.inversion.grid import Grid
 from opacus_edgeworth.inversion.lattice import Lattice, lattice_tilt, make_lattice
 from opacus_edgeworth.inversion.line import chernoff_bound, contour_for_epsilon, line_for_epsilon, make_lines
 from opacus_edgeworth.inversion.root import invert_delta
-from opacus_edgeworth.inversion.saddle import rough_grid, saddle_for_delta, saddle_for_epsilon
+from opacus_edgeworth.inversion.saddle import LOG_CUT, rough_grid, saddle_for_delta, saddle_for_epsilon
 
 NARROW = 1e-9
 """Relative width at which no further engine is asked."""
 NARROW_ENOUGH = 1e-5
 """Relative width at which the lattice stops growing."""
+LOG_RELATIVE_CUT = 75.0
+"""How far below delta the mass that is cut off lies, in log: far enough for the tilted law to end there, too."""
+FURTHER_CUTS = (35.0, 85.0)
+"""How much further below it lies in the next attempts, in log."""
 LATTICE_SIZES = (1 << 16, 1 << 18, 1 << 20)
 MAX_LATTICE_WORK = 1 << 23
 """Lattice size times phases."""
@@ -141,7 +145,7 @@ def history_epsilon(steps: Composition, delta: float) -> Bounds:
         return Bounds(math.inf if delta < revealed else 0.0, math.inf)
     if delta == 0.0:
         return Bounds(math.inf, math.inf)
-    grid, c = grid_or_none(steps), math.nan
+    grid, c = grid_or_none(steps, math.log(delta) - LOG_RELATIVE_CUT), math.nan
     if grid is not None:
         with suppress(OutOfReachError):  # each direction by itself follows
             c, guess = saddle_for_delta(grid, delta, "remove")
@@ -159,12 +163,12 @@ def history_epsilon(steps: Composition, delta: float) -> Bounds:
     return remove.larger(direction_epsilon(steps, grid, delta, "add"))
 
 
-def grid_or_none(steps: Composition) -> Grid | None:
+def grid_or_none(steps: Composition, log_cut: float = LOG_CUT) -> Grid | None:
     """Return the grid that the engines share; None where a closed form or only elementary bounds will be used."""
     if has_closed_form(steps):
         return None
     try:
-        return rough_grid(steps)
+        return rough_grid(steps, log_cut)
     except OutOfReachError:
         return None
 
@@ -177,10 +181,11 @@ def direction_delta(steps: Composition, grid: Grid | None, epsilon: float, direc
         return exact_delta(steps, epsilon, direction)
     bounds = Bounds(0.0, 1.0)
     if grid is not None:
-        with suppress(OutOfReachError):  # the lattice follows
-            bounds = line_for_epsilon(grid, epsilon, direction).delta(epsilon)
-    if bounds.relative_width <= NARROW:
-        return bounds
+        for other in _grids(grid):
+            with suppress(OutOfReachError):  # another cut, and then the lattice, follow
+                bounds = bounds.intersect(line_for_epsilon(other, epsilon, direction).delta(epsilon))
+            if bounds.relative_width <= NARROW:
+                return bounds
     bounds = bounds.intersect(elementary_delta(steps, epsilon, direction))
     if grid is not None:
         log_delta = math.log(bounds.upper)
@@ -199,14 +204,13 @@ def direction_epsilon(steps: Composition, grid: Grid | None, delta: float, direc
     bounds = Bounds(0.0, math.inf)
     c, guess = math.nan, 0.0
     if grid is not None:
-        try:
-            c, guess = saddle_for_delta(grid, delta, direction)
-            line = make_lines(grid, c, (direction,), guess)[0]
-            bounds = _invert(line.delta, steps, delta, direction, guess, c - 1.0)
-        except OutOfReachError:
-            pass  # the lattice follows
-    if bounds.relative_width <= NARROW:
-        return bounds
+        for other in _grids(grid):
+            with suppress(OutOfReachError):  # another cut, and then the lattice, follow
+                c, guess = saddle_for_delta(other, delta, direction)
+                line = make_lines(other, c, (direction,), guess)[0]
+                bounds = bounds.intersect(_invert(line.delta, steps, delta, direction, guess, c - 1.0))
+            if bounds.relative_width <= NARROW:
+                return bounds
     bounds = bounds.intersect(Bounds(0.0, elementary_epsilon(steps, delta)))
     if grid is not None and c > 1.0:
         for lattice in _lattices(grid, direction, guess, math.log(delta)):
@@ -214,6 +218,14 @@ def direction_epsilon(steps: Composition, grid: Grid | None, delta: float, direc
             if bounds.relative_width <= NARROW_ENOUGH:
                 break
     return bounds
+
+
+def _grids(grid: Grid) -> Iterator[Grid]:
+    """Yield a grid, and then grids cut off further out: where the tilted law reaches the cut, that may help."""
+    yield grid
+    for further in FURTHER_CUTS:
+        with suppress(OutOfReachError):
+            yield rough_grid(grid.steps, grid.log_cut - further)
 
 
 def _lattices(grid: Grid, direction: Direction, epsilon: float, log_delta: float) -> Iterator[Lattice]:

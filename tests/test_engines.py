@@ -103,7 +103,7 @@ def test_cgf_at_integers_is_known(tilt):
     moments = [math.comb(k, j) * (1 - rate) ** (k - j) * rate**j * math.exp(j * (j - 1) / (2 * sigma**2))
                for j in range(k + 1)]  # fmt: skip
     expected = math.log1p(math.fsum([*moments, -1.0]))
-    got = tilted_steps(make_grid(compose([(sigma, rate, 1)]), 0.0, tilt, 1.0), np.array([tilt]))
+    got = tilted_steps(make_grid(compose([(sigma, rate, 1)]), 0.0, tilt, 1.0, -70.0), np.array([tilt]))
     assert abs(got.log_mgf[0, 0] - expected) <= got.log_mgf_error[0, 0] + 4e-16 * abs(expected) + 1e-17
 
 
@@ -112,7 +112,7 @@ def test_cgf_at_integers_is_known(tilt):
 )
 def test_decay_bound_holds_where_the_characteristic_function_is_known(history, tilt):
     steps = compose(history)
-    tilted = tilted_steps(make_grid(steps, tilt, tilt, 200.0), np.array([tilt]))
+    tilted = tilted_steps(make_grid(steps, tilt, tilt, 200.0, -70.0), np.array([tilt]))
     decay = decay_bound(tilted)
     y = np.geomspace(1e-2, 200.0, 400)
     modulus = np.abs(np.exp(1j * np.outer(y, tilted.grid.loss[0])) @ tilted.weight[0, 0])

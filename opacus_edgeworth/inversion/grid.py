@@ -1,8 +1,9 @@
 r"""A grid of scores and the privacy losses on it, shared by every tilt of one composition, with the rule's errors.
 
 Sums over one step's law run over scores u = x / s by the trapezoid rule, all phases at once: arrays (P, J). The points
-are exact floating-point numbers. One grid serves all tilts t between two ends, and arguments z = t + iy of e^{zL} up
-to |y| = reach.
+are exact floating-point numbers. One grid serves all tilts t from a lowest one on, and arguments z = t + iy of e^{zL}
+up to |y| = reach. All laws are cut off at a score that is practically never exceeded: without that, tilting would bring
+up events of probability e^-1000, and generating functions would take off long before delta is decided.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import log_ndtr
 
 from opacus_edgeworth._types import FloatArray
 from opacus_edgeworth.composition import Composition
@@ -22,6 +24,8 @@ STRIP = 0.95
 """Share of the strip of analyticity |Im u| < pi s that the discretisation bound may use."""
 MAX_GRID = 400_000
 """Grid points over all phases; beyond it another engine is quicker."""
+LATER = np.arange(0.0, 12.0, 0.25)
+"""How much beyond the score that the mass asks for the laws may be cut off."""
 WIDEST = 0.15
 """Largest spacing of scores: the bounds on the characteristic function's decay see the density cell by cell."""
 LARGEST_SCORE = 37.0
@@ -34,8 +38,11 @@ class Grid:
 
     Args:
       steps: the composition; its subsampled phases are used.
-      lowest_tilt, highest_tilt: no mode of N e^{tL} lies beyond the grid's end for a tilt t up to the highest.
+      lowest_tilt, highest_tilt: tilts t for which N e^{tL} has fallen at the grid's ends, as far as it does.
+      cap: (P,), U, half a spacing above the last score: the law is cut off there, see `cut_off`.
+      cap_loss, cap_slope: (P,), L and dL/dw at the cap, rounded up.
       reach: |Im z| for which the spacing was chosen.
+      log_cut: log of the mass that was to be cut off.
       spacing: (P, 1), 8 significant bits each, so that every score is exact.
       score: u.
       loss: L in nats, with an error of at most `loss_error`; `slope` is dL/dw there.
@@ -50,7 +57,11 @@ class Grid:
     steps: Composition
     lowest_tilt: float
     highest_tilt: float
+    cap: FloatArray
+    cap_loss: FloatArray
+    cap_slope: FloatArray
     reach: float
+    log_cut: float
     spacing: FloatArray
     score: FloatArray
     loss: FloatArray
@@ -69,9 +80,20 @@ class Grid:
         """Whether the grid is meant for these tilts and this reach."""
         return self.lowest_tilt <= lowest and highest <= self.highest_tilt and reach <= self.reach
 
+    def cut_off(self) -> float:
+        """Return a bound on what cutting the laws off at the caps takes from delta, in either direction; it adds none.
 
-def make_grid(steps: Composition, lowest_tilt: float, highest_tilt: float, reach: float) -> Grid:
-    """Return a grid for tilts between the two (0 and 1 always included) and |Im z| <= reach.
+        Only outcomes with some score above its cap U are lost. Since (1 - e^{eps - S})_+ <= 1 under the first law of
+        the direction's pair, that is at most the sum over all steps of P(u > U) or Q(u > U), both at most
+        Phi(-U) + q Phi(1/s - U).
+        """
+        s, q = self.steps.noise_multiplier, self.steps.sample_rate
+        tails = np.exp(log_ndtr(-self.cap)) + q * np.exp(log_ndtr(1.0 / s - self.cap))
+        return float(self.steps.steps @ tails) * (1.0 + 1e-9) + 1e-300
+
+
+def make_grid(steps: Composition, lowest_tilt: float, highest_tilt: float, reach: float, log_cut: float) -> Grid:
+    """Return a grid for tilts between the two and for |Im z| <= reach; `cut_off` is about e^log_cut or less.
 
     Raises:
       OutOfReachError: it would need more than MAX_GRID points.
@@ -79,12 +101,17 @@ def make_grid(steps: Composition, lowest_tilt: float, highest_tilt: float, reach
     s, q = steps.noise_multiplier[:, None], steps.sample_rate[:, None]
     lowest_tilt, highest_tilt = min(lowest_tilt, 0.0), max(highest_tilt, 1.0)
     log_accuracy = 38.0 + math.log(float(steps.steps.max()))
-    spacing = few_bits(np.minimum(_spacing(steps, lowest_tilt, highest_tilt, reach, log_accuracy), WIDEST))[:, None]
-    low, high = _low_end(lowest_tilt, s, q, log_accuracy), _high_end(highest_tilt, s, q, log_accuracy)
-    first = np.floor(low / spacing)
-    points = float(np.max(np.ceil(high / spacing) - first)) + 1.0
+    low, high = _low_end(lowest_tilt, s, q, log_accuracy), _high_end(steps, highest_tilt, log_cut, log_accuracy)
+    spacing = np.minimum(_spacing(steps, high[:, 0], lowest_tilt, reach, log_accuracy), WIDEST)
+    spacing = few_bits(spacing)[:, None]
+    last = np.ceil(high / spacing)
+    points = float(np.max(last - np.floor(low / spacing))) + 1.0
     if not points * steps.phases <= MAX_GRID:
         raise OutOfReachError(f"{points:g} grid points for each of {steps.phases} phases")
+    first = last - (points - 1.0)
+    cap = (last + 0.5) * spacing
+    cap_loss = privacy_loss(cap, s, q)
+    cap_slope = loss_slope(cap_loss, cap, s, q)
     score = (first + np.arange(points)) * spacing
     loss = privacy_loss(score, s, q)
     slope = loss_slope(loss, score, s, q)
@@ -99,7 +126,11 @@ def make_grid(steps: Composition, lowest_tilt: float, highest_tilt: float, reach
         steps,
         lowest_tilt,
         highest_tilt,
+        cap[:, 0],
+        cap_loss[:, 0] + 1e-9 * np.abs(cap_loss[:, 0]),
+        np.minimum(cap_slope[:, 0] * (1.0 + 1e-9), 1.0),
         reach,
+        log_cut,
         spacing,
         score,
         loss,
@@ -153,27 +184,19 @@ def _low_end(tilt: float, s: FloatArray, q: FloatArray, log_accuracy: float) -> 
     return left - margin
 
 
-def _high_end(tilt: float, s: FloatArray, q: FloatArray, log_accuracy: float) -> FloatArray:
-    """Return scores (P, 1) beyond every mode of N e^{tL}, where it has fallen by e^-log_accuracy.
+def _high_end(steps: Composition, tilt: float, log_cut: float, log_accuracy: float) -> FloatArray:
+    """Return scores (P, 1) above which all steps together have at most about the mass e^log_cut.
 
-    They are beyond every mode of a lower tilt t' too: above the last mode of t, u > t L'(u) >= t' L'(u).
+    By Phi(-x) <= e^{-x^2/2} / 2; `Grid.cut_off` is the bound. If N e^{tL} has not fallen by e^-log_accuracy there, but
+    does so soon after, then they lie where it has: the rule likes no edges. If it rises on, only practically
+    impossible events are left, and they had better stay away.
     """
-    margin = math.sqrt(2.0 * log_accuracy)
-    mode = tilt / s  # no mode lies beyond, since dL/du < 1/s, and from there on e^{tL} N falls like N
-    if np.all(mode < 20.0):
-        return mode + margin
-    for _ in range(30):  # iterating u <- t L'(u) falls to the largest mode, and never below it
-        lower = tilt * _slope_in_score(mode, s, q)
-        if np.all(mode - lower < 0.1):
-            break
-        mode = lower
-    if not np.all(mode < WIDEST * MAX_GRID):
-        raise OutOfReachError(f"a mode of the law tilted by {tilt:g} at score {float(mode.max()):g}")
-    floor = np.maximum(tilt * privacy_loss(mode, s, q) - 0.5 * mode**2, 0.0) - log_accuracy
-    high = mode + margin
-    while np.any(still := tilt * privacy_loss(high, s, q) - 0.5 * high**2 > floor):
-        high = np.where(still, high + 1.0, high)
-    return high
+    s, q = steps.noise_multiplier[:, None], steps.sample_rate[:, None]
+    log_share = log_cut - np.log(steps.steps[:, None] * steps.phases)
+    of_q, of_p = (np.sqrt(np.maximum(-2.0 * share, 0.0)) for share in (log_share, log_share - np.log(q)))
+    later = np.maximum(of_q, of_p + 1.0 / s) + LATER
+    fallen = tilt * privacy_loss(later, s, q) - 0.5 * later**2 < -log_accuracy
+    return np.take_along_axis(later, np.argmax(fallen, axis=1)[:, None], axis=1)
 
 
 def _slope_in_score(score: FloatArray, s: FloatArray, q: FloatArray) -> FloatArray:
@@ -181,11 +204,14 @@ def _slope_in_score(score: FloatArray, s: FloatArray, q: FloatArray) -> FloatArr
     return loss_slope(privacy_loss(score, s, q), score, s, q) / s
 
 
-def _spacing(steps: Composition, lowest: float, highest: float, reach: float, log_accuracy: float) -> FloatArray:
-    """Return the largest spacing in u for which `discretisation_error` is about e^-log_accuracy at both tilts, (P,)."""
-    tilt = np.array([[lowest], [highest]])
-    shift = _strip_shift(steps, tilt, log_accuracy)
-    return (2.0 * math.pi * shift / (_strip_exponent(steps, shift, tilt, reach) + log_accuracy)).min(axis=0)
+def _spacing(steps: Composition, cap: FloatArray, tilt: float, reach: float, log_accuracy: float) -> FloatArray:
+    """Return the largest spacing in u for which `discretisation_error` is about e^-log_accuracy, (P,)."""
+    s, q = steps.noise_multiplier, steps.sample_rate
+    slope = loss_slope(privacy_loss(cap, s, q), cap, s, q)
+    shift = _strip_shift(steps, np.array([[tilt]]), log_accuracy)
+    turn, shrink = _strip_bounds(shift / s, slope)
+    exponent = 0.5 * shift**2 + reach * turn + max(0.0, -tilt) * shrink
+    return (2.0 * math.pi * shift / (exponent + log_accuracy))[0]
 
 
 def _strip_shift(steps: Composition, tilt: FloatArray, log_accuracy: float) -> FloatArray:
@@ -194,65 +220,51 @@ def _strip_shift(steps: Composition, tilt: FloatArray, log_accuracy: float) -> F
     return np.minimum(np.sqrt(log_accuracy / (0.5 + np.maximum(0.0, -tilt) / (8.0 * s**2))), STRIP * math.pi * s)
 
 
-def _strip_exponent(steps: Composition, shift: FloatArray, tilt: FloatArray, reach: float) -> FloatArray:
-    r"""Bound log of the integral of |N e^{zL}| on the line Im u = shift over phi(t), |Im z| <= reach; tilt (T, 1).
+def _strip_bounds(theta: FloatArray, slope: FloatArray) -> tuple[FloatArray, FloatArray]:
+    r"""Bound arg and -log of the modulus of 1-m+m e^{i theta}, 0 <= theta < pi, over all 0 <= m <= slope.
 
-    With theta = shift / s < pi: |N(u + ia)| = e^{a^2/2} N(u). With m = dL/dw(u), 1-q+q e^{w+i theta} is 1-q+q e^w times
-    1-m+m e^{i theta}, whose argument rises with m from 0 to theta, and whose modulus falls from 1 to cos(theta/2) at
-    m = 1/2 and rises again. So |e^{zL}| <= e^{tL} e^{|Im z| theta}, times cos(theta/2)^{-|t|} where t < 0: "far". Up to
-    a score U the argument and modulus at m(U) serve; beyond, far holds, but with U >= max(t/s, 0) and dL/du < 1/s the
-    integral of N e^{tL} from U on is at most e^{tL(U) - U^2/2} / 2. Last, phi(t) >= 1 outside of 0 < t < 1, and
-    phi(t) >= (1 - q)^t there.
+    This is what 1-q+q e^{w+i theta} has beyond 1-q+q e^w, m = dL/dw. For m <= 1/2 the derivative of its argument in
+    theta falls from m on, so that the argument is at most m theta; it is at most theta always. Its modulus squared is
+    1 - 2m(1-m)(1 - cos theta), least at m = 1/2.
     """
-    s, q = steps.noise_multiplier, steps.sample_rate
-    theta, negative, positive = shift / s, np.maximum(0.0, -tilt), np.maximum(tilt, 0.0)
-    far = reach * theta - negative * np.log(np.cos(0.5 * theta))
-    if not np.any(far > 60.0):
-        return 0.5 * shift**2 + far
-    end = np.sqrt(2.0 * far + 120.0)
-    for _ in range(2):
-        growth = positive * privacy_loss(end, s, q)
-        end = np.maximum(np.sqrt(2.0 * (far + np.maximum(growth, 0.0)) + 120.0), tilt / s)
-    loss = privacy_loss(end, s, q)
-    slope = loss_slope(loss, end, s, q) * (1.0 + 1e-9)
     half = np.minimum(slope, 0.5)
-    near = reach * np.arctan2(slope * np.sin(theta), 1.0 - slope + slope * np.cos(theta))
-    near -= 0.5 * negative * np.log(1.0 - 2.0 * half * (1.0 - half) * (1.0 - np.cos(theta)))
-    tail = tilt * loss - 0.5 * end**2 - np.minimum(positive, 1.0) * np.log1p(-q)
-    return 0.5 * shift**2 + np.minimum(far, np.logaddexp(near, far + tail) * (1.0 + 1e-9))
+    turn = np.where(slope <= 0.5, slope, 1.0) * theta
+    return turn, -0.5 * np.log(1.0 - 2.0 * half * (1.0 - half) * (1.0 - np.cos(theta)))
 
 
-def discretisation_error(grid: Grid, tilt: FloatArray, reach: float) -> FloatArray:
-    r"""Bound |trapezoid - phi(z)| / phi(t) for Re z = t, |Im z| <= reach, the grid unbounded; tilt (T,), result (T, P).
+def discretisation_error(grid: Grid, tilt: FloatArray, reach: float, log_mgf: FloatArray) -> FloatArray:
+    r"""Bound |trapezoid - phi(z)| / phi(t) for Re z = t, |Im z| <= reach, the grid unbounded below.
 
-    For f analytic in |Im u| < pi s the rule with step h errs by at most 2 M / (e^{2 pi a / h} - 1), M a bound on the
-    integral of |f| over the lines Im u = +-a (Trefethen & Weideman 2014, Theorem 5.1,
-    https://doi.org/10.1137/130932132), here e^{_strip_exponent}.
+    `tilt` is (T,), `log_mgf`, which is about K(t), and the result (T, P). phi is the law's cut off at U, half a spacing
+    h beyond the last score. For f analytic in |Im u| <= a, u < U, the residue theorem gives the rule's error as
+    -Int f(u) / (1 - e^{-+2 pi i u / h}) du along both lines Im u = +-a up to U and the sides from there to U. On the
+    lines the factor is at most 1 / (e^{2 pi a / h} - 1), on the sides, where e^{2 pi i U / h} = -1, at most
+    e^{-2 pi v / h}, v = |Im u| (compare Trefethen & Weideman 2014, Theorem 5.1, https://doi.org/10.1137/130932132).
+    With |N(u + iv)| = e^{v^2/2} N(u) and `_strip_bounds`, |f| exceeds N e^{tL} at most by
+    e^{v^2/2 + |Im z| turn + (-t)_+ shrink}. The first two and -2 pi v / h are convex in v, so at most as large as at
+    one of the ends 0 and a; the third rises.
     """
-    shift = _strip_shift(grid.steps, tilt[:, None], 45.0)  # every shift gives a bound
+    steps = grid.steps
+    negative = np.maximum(0.0, -tilt)[:, None]
+    shift = _strip_shift(steps, tilt[:, None], 45.0)  # every shift gives a bound
+    turn, shrink = _strip_bounds(shift / steps.noise_multiplier, grid.cap_slope)
     decay = 2.0 * math.pi * shift / grid.spacing[:, 0]
-    exponent = _strip_exponent(grid.steps, shift, tilt[:, None], reach) - decay
-    return 2.0 * (1.0 + 1e-9) * np.exp(np.minimum(exponent, 300.0)) / -np.expm1(-decay)
+    growth = 0.5 * shift**2 + reach * turn - decay
+    lines = np.minimum(growth + negative * shrink, 300.0)
+    log_cap = tilt[:, None] * grid.cap_loss - 0.5 * grid.cap**2 - log_mgf + negative * (shrink + 1e-9 * grid.cap_loss)
+    sides = np.minimum(log_cap + np.maximum(growth, 0.0), 300.0)
+    return 2.0 * (1.0 + 1e-9) * (np.exp(lines) / -np.expm1(-decay) + shift * np.exp(sides))
 
 
-def range_error(grid: Grid, tilt: FloatArray, log_unit: FloatArray) -> FloatArray:
-    r"""Bound the part of E_Q[e^{tL}] from outside the grid's ends, in units of e^log_unit.
+def range_error(grid: Grid, tilt: FloatArray, log_mgf: FloatArray) -> FloatArray:
+    r"""Bound the part of E_Q[e^{tL}] from below the grid, relative to e^log_mgf; shapes as in `discretisation_error`.
 
-    `tilt` is (T,), `log_unit` and the result (T, P). With e(u) = t L(u) - u^2/2 and 0 < dL/du < 1/s (`slope`, the
-    derivative in w, is s times that):
-
-    Below `low` < 0, e rises at least as fast as min(t, 0) L'(low) - low, because L' rises with u and -u falls; the left
-    tail is at most e^{e(low)} over that. `high` > 0 exceeds every mode by construction, so e falls beyond it: at most
-    e^{e(high)} up to m = max(t/s, high), and then at least like a normal density, together
-    e^{e(high)} (m - high + sqrt(pi/2)). A falling function's sum over grid points beyond an end is at most its
-    integral.
+    With e(u) = t L(u) - u^2/2 and 0 < dL/du < 1/s (`slope`, the derivative in w, is s times that): below `low` < 0, e
+    rises at least as fast as min(t, 0) L'(low) - low, because L' rises with u and -u falls; the tail is at most
+    e^{e(low)} over that. A rising function's sum over grid points up to an end is at most its integral beyond it.
     """
-    s, t, ends = grid.steps.noise_multiplier, tilt[:, None], (0, -1)
-    low, high = (grid.log_density[:, j] + t * grid.loss[:, j] - (LOG_SQRT_2PI + log_unit) for j in ends)
+    s, t = grid.steps.noise_multiplier, tilt[:, None]
+    low = grid.log_density[:, 0] + t * grid.loss[:, 0] - (LOG_SQRT_2PI + log_mgf)
     rise = np.minimum(t, 0.0) * (grid.slope[:, 0] / s) - grid.score[:, 0]
-    flat = np.maximum(t / s - grid.score[:, -1], 0.0) + math.sqrt(0.5 * math.pi)
     with np.errstate(over="ignore", divide="ignore"):
-        total = np.exp(low) / np.maximum(rise, 0.0) + np.exp(high) * flat
-    if grid.highest_tilt < float(tilt.max()):
-        total = np.where(t > grid.highest_tilt, math.inf, total)
-    return (1.0 + 1e-9) * total
+        return (1.0 + 1e-9) * np.exp(low) / np.maximum(rise, 0.0)

@@ -5,9 +5,10 @@ With G the direction's cumulant generating function and z = c + iy,
     delta(e) = (1/2 pi i) Int e^{G(z) + (1-z) e} / (z (z - 1)) dz                       c > 1,
     1 - delta(e) = E_Q[min(e^S, e^e)] = (1/2 pi i) Int e^{G(z) + (1-z) e} / (z (1 - z)) dz    0 < c < 1.
 
-Four errors, each with its own function: the step of the rule (`alias_bound`), the quadrature behind G
-(`quadrature.discretisation_error`, `quadrature.range_error`), the nodes left out (`truncation.Decay`), and rounding
-(`quadrature.TiltedSteps`, `_log_cf`). They are added outward in `Line.delta` and nowhere else.
+The laws are cut off at a high score (`grid.Grid.cut_off`); then there are four errors, each with its own function: the
+step of the rule (`alias_bound`), the quadrature behind G (`grid.discretisation_error`, `grid.range_error`), the nodes
+left out (`truncation.Decay`), and rounding (`quadrature.TiltedSteps`, `_log_cf`). They are added outward in
+`Line.delta` and nowhere else.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Line:
       log_peak: G(c); `log_peak_error` bounds its error.
       log_beyond: upper bound on log |e^{G(c + iy) - G(c)}| from the last node on.
       chernoff: (c', upper bound on G(c')) pairs, for the alias terms.
+      cut_off: what delta, or its complement, lost at most when the laws were cut off.
     """
 
     c: float
@@ -68,6 +70,7 @@ class Line:
     log_peak_error: float
     log_beyond: float
     chernoff: tuple[tuple[float, float], ...]
+    cut_off: float
 
     def delta(self, epsilon: float) -> Bounds:
         """Return bounds on delta at any real epsilon; sharp near the epsilon that the line was made for."""
@@ -81,7 +84,7 @@ class Line:
         log_scale = log_unit + math.log(self.step / math.pi)
         log_alias = self.alias_bound(epsilon) - log_scale
         alias = math.exp(log_alias) if log_alias < 700.0 else math.inf
-        upper = _scaled_exp(log_scale, total + uncertain + left_out, unit_error, up=True)
+        upper = _scaled_exp(log_scale, total + uncertain + left_out, unit_error, up=True) + self.cut_off
         lower = _scaled_exp(log_scale, total - uncertain - left_out - alias, unit_error, up=False)
         if self.gap < 0.0:
             lower, upper = 1.0 - min(upper, 1.0) - ULP, 1.0 - lower + ULP
@@ -159,8 +162,12 @@ def make_lines(grid: Grid, c: float, directions: tuple[Direction, ...], epsilon:
     spread = math.sqrt(curvature + 1.0 / c**2 + 1.0 / gap**2)
     reach = 9.0 / math.sqrt(curvature)
     if not grid.serves(min(tilts), max(tilts), 0.7 * reach):
-        grid = make_grid(grid.steps, min(tilts), max(tilts), reach)
+        grid = make_grid(grid.steps, min(tilts), max(tilts), reach, grid.log_cut)
     tilted = tilted_steps(grid, np.array(tilts))
+    if float((counts * tilted.log_mgf_error).max()) > 1e-11 and max(tilts) < grid.highest_tilt:
+        # the tilted law does not end with the grid: one made for this very tilt may do better
+        grid = make_grid(grid.steps, min(tilts), max(tilts), reach, grid.log_cut)
+        tilted = tilted_steps(grid, np.array(tilts))
     last, log_beyond = _last_node(decay_bound(tilted), spread, abs(c * gap))
 
     tilt = tilted.tilt
@@ -174,7 +181,7 @@ def make_lines(grid: Grid, c: float, directions: tuple[Direction, ...], epsilon:
     y = step * np.arange(min(count, MAX_NODES))
     wrong = tilted.quadrature_error(float(y[-1]))
     if float((counts * wrong).max()) > 1e-13:
-        tilted = tilted_steps(make_grid(grid.steps, min(tilts), max(tilts), float(y[-1])), tilt)
+        tilted = tilted_steps(make_grid(grid.steps, min(tilts), max(tilts), float(y[-1]), grid.log_cut), tilt)
         wrong = tilted.quadrature_error(float(y[-1]))
     if count > MAX_NODES or tilted.grid.loss.size * (count + 64.0 * math.sqrt(count)) > MAX_WORK:
         raise OutOfReachError(f"{count} nodes on {tilted.grid.loss.size} grid points")
@@ -201,6 +208,7 @@ def make_lines(grid: Grid, c: float, directions: tuple[Direction, ...], epsilon:
                 float(log_peak_error[row]),
                 float(log_beyond[row]),
                 chernoff if row == 0 or c < 1.0 else (),
+                grid.cut_off(),
             )
         )
     return lines
@@ -228,7 +236,7 @@ def _chernoff_points(
     if best == c:
         return points
     tilt = best if direction == "remove" else 1.0 - best
-    return (*points, *_upper_cgf(make_grid(grid.steps, tilt, tilt, 0.0), [best], direction))
+    return (*points, *_upper_cgf(make_grid(grid.steps, tilt, tilt, 0.0, grid.log_cut), [best], direction))
 
 
 def _upper_cgf(grid: Grid, points: list[float], direction: Direction) -> list[tuple[float, float]]:
@@ -243,7 +251,7 @@ def chernoff_bound(grid: Grid, c: float, direction: Direction, epsilon: float) -
     """Return the bound kappa(c) e^{G(c) - (c - 1) epsilon} on delta, c > 1: infinite if the grid does not hold it."""
     _, log_mgf = _upper_cgf(grid, [c], direction)[0]
     log_delta = log_kappa(c) + log_mgf - (c - 1.0) * epsilon
-    return math.exp(min(log_delta + 1e-12 * (1.0 + abs(log_mgf) + c * epsilon), 700.0))
+    return math.exp(min(log_delta + 1e-12 * (1.0 + abs(log_mgf) + c * epsilon), 700.0)) + grid.cut_off()
 
 
 def _alias_room(c: float, other: float, log_mgf: float, epsilon: float, log_value: float) -> float:

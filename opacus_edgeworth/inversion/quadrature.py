@@ -59,7 +59,7 @@ class TiltedSteps:
 
     def quadrature_error(self, reach: float) -> FloatArray:
         """Return the relative error of the rule, finite range included, on |Im z| <= reach; (T, P)."""
-        return discretisation_error(self.grid, self.tilt, reach) + self.lost
+        return discretisation_error(self.grid, self.tilt, reach, self.log_mgf) + self.lost
 
 
 def tilted_steps(grid: Grid, tilt: FloatArray) -> TiltedSteps:
@@ -73,8 +73,9 @@ def tilted_steps(grid: Grid, tilt: FloatArray) -> TiltedSteps:
     tilts, log_unit = np.append(tilt, (0.0, 1.0)), np.zeros((tilt.size + 2, grid.steps.phases))
     log_unit[:-2] = log_mgf
     lost = range_error(grid, tilts, log_unit)
-    at_real = discretisation_error(grid, tilts, 0.0) + lost
-    discretisation, others, lost = at_real[:-2], at_real[-2:].sum(axis=0), lost[:-2]
+    at_real = discretisation_error(grid, tilts, 0.0, log_unit) + lost
+    discretisation, lost = at_real[:-2], lost[:-2]
+    others = at_real[-2:].sum(axis=0) + 2.0 * grid.cut_off()
     # Weights err relatively by `spread`, from N, e^{tL} and the loss; sums over the grid add `summing`.
     absolute, size = np.abs(grid.loss), np.abs(tilt)[:, None, None]
     summing = ULP * (grid.score.shape[1] + 40)
@@ -117,7 +118,7 @@ def log_mgf_upper(grid: Grid, tilt: FloatArray) -> FloatArray:
     spread = ULP * (grid.score.shape[1] + 60.0 - 2.0 * grid.log_density)
     slack = 2.0 * ULP * np.maximum(grid.largest_loss, -grid.least_loss) + grid.loss_error.max(axis=1)
     error = spread.max(axis=1) + np.abs(tilt)[:, None] * slack + 4.0 * ULP * np.abs(log_mgf)
-    error += discretisation_error(grid, tilt, 0.0) + range_error(grid, tilt, log_mgf)
+    error += discretisation_error(grid, tilt, 0.0, log_mgf) + range_error(grid, tilt, log_mgf)
     counts = grid.steps.steps
     return (log_mgf + error) @ counts + ULP * (counts.size + 4) * (np.abs(log_mgf) @ counts)
 

@@ -18,9 +18,11 @@ from opacus_edgeworth.inversion.grid import Grid, make_grid
 from opacus_edgeworth.inversion.quadrature import tilted_mass
 
 LARGEST_LOG_TILT = 30.0
+LOG_CUT = -110.0
+"""Log of the mass that may be cut off where nothing is known of delta: far below any delta of interest."""
 
 
-def rough_grid(steps: Composition) -> Grid:
+def rough_grid(steps: Composition, log_cut: float = LOG_CUT) -> Grid:
     """Return a grid for the tilts and the reach that a composition usually needs.
 
     Raises:
@@ -29,7 +31,7 @@ def rough_grid(steps: Composition) -> Grid:
     variance = _rough_variance(steps)
     least = float(steps.noise_multiplier.min())
     gap = min(8.0 / math.sqrt(variance), 16.0 * least)
-    return make_grid(steps, -0.7 * gap, 1.0 + gap, min(9.0 / math.sqrt(variance), 60.0 * (1.0 + least**2)))
+    return make_grid(steps, -0.7 * gap, 1.0 + gap, min(9.0 / math.sqrt(variance), 60.0 * (1.0 + least**2)), log_cut)
 
 
 def moments(grid: Grid, c: float, direction: Direction) -> tuple[float, float, float]:
@@ -47,7 +49,7 @@ def _rough_moments(grid: Grid, tilt: float) -> tuple[FloatArray, FloatArray, Flo
     """Return K(t), K'(t), K''(t) per phase, on this grid if it holds the tilted law, on a better one if not."""
     if tilt <= grid.highest_tilt and max(max(tilt, 1.0) * grid.largest_loss, tilt * grid.least_loss) < 300.0:
         growing = np.expm1(tilt * grid.loss)
-        if float(np.abs(grid.scale[:, [0, -1]] * growing[:, [0, -1]]).max()) < 1e-7:
+        if float(np.abs(grid.scale[:, 0] * growing[:, 0]).max()) < 1e-7:
             # E[L^k e^{tL}] = E[L^k] + E[L^k (e^{tL} - 1)], so that little is lost where tL is small
             growth, mean, square = np.einsum("kpj,pj->kp", grid.powers, growing)
             total = 1.0 + growth
@@ -55,10 +57,10 @@ def _rough_moments(grid: Grid, tilt: float) -> tuple[FloatArray, FloatArray, Flo
             square = (square + grid.square) / total
             return np.log1p(growth), mean, square - mean * mean
     mass, total, log_mgf = (row[0] for row in tilted_mass(grid, np.array([tilt])))
-    # more than three points carry the mass, and it has fallen at both ends
-    fits = tilt <= grid.highest_tilt and float(total.min()) > 3.0 and float(mass[:, [0, -1]].max()) < 1e-6
-    if not fits and (grid.reach > 0.0 or not grid.serves(min(tilt, 0.0), tilt, 0.0)):
-        return _rough_moments(make_grid(grid.steps, tilt, tilt, 0.0), tilt)
+    # more than three points carry the mass, and it has fallen at the lower end
+    fits = tilt <= grid.highest_tilt and float(total.min()) > 3.0 and float(mass[:, 0].max()) < 1e-6
+    if not fits and (grid.reach > 0.0 or not grid.serves(tilt, tilt, 0.0)):
+        return _rough_moments(make_grid(grid.steps, tilt, tilt, 0.0, grid.log_cut), tilt)
     weight = mass / total
     mean = (weight * grid.loss).sum(axis=1)
     return log_mgf, mean, (weight * (grid.loss - mean[:, None]) ** 2).sum(axis=1)
