@@ -13,7 +13,7 @@ from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_e
 from opacus_edgeworth.inversion.exact import exact_delta
 from opacus_edgeworth.inversion.grid import expm1_minus, make_grid
 from opacus_edgeworth.inversion.lattice import make_lattice
-from opacus_edgeworth.inversion.line import line_for_epsilon
+from opacus_edgeworth.inversion.line import line_for_epsilon, make_lines
 from opacus_edgeworth.inversion.quadrature import tilted_steps
 from opacus_edgeworth.inversion.saddle import rough_grid, saddle_for_epsilon
 from opacus_edgeworth.inversion.truncation import decay_bound, one_minus_sinc
@@ -165,3 +165,28 @@ def test_regimes_that_once_failed(history, delta):
         assert curve.delta(bounds.upper * (1.0 + 1e-9)).lower <= delta
     if bounds.lower > 0.0:
         assert curve.delta(bounds.lower * (1.0 - 1e-9)).upper >= delta
+
+
+@pytest.mark.parametrize("log_cut", [-6.0, -9.0, -14.0, -25.0])
+@pytest.mark.parametrize(
+    ("history", "epsilon"),
+    [([(1.0, 0.01, 1000)], 1.0), ([(0.8, 0.1, 30)], 2.0), ([(4.0, 0.25, 200)], 3.0), ([(0.5, 0.5, 200)], 0.5)],
+    ids=str,
+)
+def test_a_cut_that_matters_is_paid_for(history, epsilon, log_cut, monkeypatch):
+    steps = compose(history)
+    true = {d: line_for_epsilon(rough_grid(steps), epsilon, d).delta(epsilon) for d in ("remove", "add")}
+    monkeypatch.setattr("opacus_edgeworth.inversion.grid.LATER", np.array([0.0]))  # cut exactly there
+    affordable = 0
+    for direction in ("remove", "add"):
+        for c in (1.5, 3.0, 6.0, 0.5):  # the complement too
+            try:
+                line = make_lines(rough_grid(steps, log_cut), c, (direction,), epsilon)[0]
+            except OutOfReachError:
+                continue  # an edge in the tilted law may cost too many nodes
+            affordable += 1
+            got = line.delta(epsilon)
+            assert 1e-4 * math.exp(log_cut) < line.cut_off < math.exp(log_cut)
+            assert got.lower <= true[direction].upper
+            assert got.upper >= true[direction].lower
+    assert affordable
