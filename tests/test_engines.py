@@ -190,3 +190,13 @@ def test_a_cut_that_matters_is_paid_for(history, epsilon, log_cut, monkeypatch):
             assert got.lower <= true[direction].upper
             assert got.upper >= true[direction].lower
     assert affordable
+
+
+@pytest.mark.parametrize(("direction", "exact"), [("remove", 4.9882750619551014e-05), ("add", 4.979939868011293e-05)])
+def test_a_small_sample_rate_is_not_lost_in_impossible_events(direction, exact):
+    """Regression: known to 17 % before laws were cut off; `exact` is oracle.delta(history, epsilon, direction)."""
+    epsilon = 0.0010980899651075332
+    got = line_for_epsilon(rough_grid(compose([(4.72, 7.7e-6, 302_345)])), epsilon, direction).delta(epsilon)
+    assert got.lower <= exact * (1.0 + 1e-14)
+    assert got.upper >= exact * (1.0 - 1e-14)
+    assert got.relative_width < 1e-9
