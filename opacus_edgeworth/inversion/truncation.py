@@ -26,7 +26,8 @@ SLACK = 1e-9
 """Relative allowance for rounding and quadrature error of moments and layer masses.
 
 Both are accurate to about 1e-12: the quadrature error of phi is analytic in z and below 1e-16 on a disc of radius
-1 / sd about the tilt, so Cauchy's inequality bounds that of the moments by 24e-16 relative to sd^2 and sd^4.
+1 / sd about the tilt, so Cauchy's inequality bounds that of the moments by 24e-16 relative to sd^2 and sd^4. Not so
+where the tilted law reaches the grid's cap: there it is an assumption.
 """
 
 
