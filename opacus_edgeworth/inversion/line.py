@@ -168,7 +168,7 @@ def make_lines(grid: Grid, c: float, directions: tuple[Direction, ...], epsilon:
         # the tilted law does not end with the grid: one made for this very tilt may do better
         grid = make_grid(grid.steps, min(tilts), max(tilts), reach, grid.log_cut)
         tilted = tilted_steps(grid, np.array(tilts))
-    last, log_beyond = _last_node(decay_bound(tilted), spread, abs(c * gap))
+    last, log_beyond = _last_node(decay_bound(tilted), curvature, spread, abs(c * gap))
 
     tilt = tilted.tilt
     log_peak = 0.5 * gaussian * tilt * (tilt - 1.0) + tilted.log_mgf @ counts
@@ -273,20 +273,19 @@ def _node_distance(
     return float(few_bits(step))
 
 
-def _last_node(decay: Decay, spread: float, kernel: float) -> tuple[float, FloatArray]:
+def _last_node(decay: Decay, curvature: float, spread: float, kernel: float) -> tuple[float, FloatArray]:
     r"""Return where the nodes may end, and the bounds on log |cf| from there on.
 
     The nodes beyond Y add at most (1/pi) |cf| e^{G(c) + (1-c) e} sum h / y_k^2 <= (1/pi) |cf| e^{...} / Y, because
     |z (z - 1)| >= y^2: `Line.delta` adds that to both sides.
     """
-    deviation = np.sqrt(decay.variance @ decay.steps + decay.gaussian)
-    last, growth = 7.0 / float(deviation.max()), 1.1
+    last, growth = 7.0 / math.sqrt(curvature), 1.1
     for _ in range(120):
         log_beyond = decay.log_bound(last)
         if float(log_beyond.max()) + math.log(kernel * spread / last) < -TARGET:
             return last, log_beyond
         last *= growth
-        if last > 400.0 / float(deviation.min()):
+        if last > 400.0 / math.sqrt(curvature):
             growth = 1.5
     raise OutOfReachError("the characteristic function decays too slowly")
 

@@ -1,14 +1,10 @@
 r"""How fast a tilted step's characteristic function must decay: what the line engine leaves out beyond its last node.
 
-Two bounds on |phi_t(y)|, per phase:
-
-*Near* (moments). With L, L* independent under the tilt, |phi_t(y)|^2 = E cos(y (L - L*)) and
-cos x <= 1 - x^2/2 + x^4/24, so |phi_t(y)|^2 <= 1 - V y^2 + (mu_4 + 3 V^2) y^4 / 12, falling up to its vertex.
-
-*Far* (layers). A density that lies above sum_i m_i Uniform(interval of width W_i), sum m_i <= 1, has
+A density that lies above sum_i m_i Uniform(interval of width W_i), sum m_i <= 1, has
 |phi_t(y)| <= 1 - sum_i m_i (1 - |sinc(y W_i / 2)|) (Khinchine's layers of a unimodal density). The density of L under
 the tilt is (density of u) / (dL/du); it is bounded below on every grid cell, cut down to a unimodal step function,
 and sliced into layers; what was cut off is sliced once more. The layers hold for every y, so the bound never rises.
+No moment and no quadrature enters but phi(t), which scales the masses.
 """
 
 from __future__ import annotations
@@ -23,12 +19,7 @@ from opacus_edgeworth.inversion.grid import Grid
 from opacus_edgeworth.inversion.quadrature import TiltedSteps
 
 SLACK = 1e-9
-"""Relative allowance for rounding and quadrature error of moments and layer masses.
-
-Both are accurate to about 1e-12: the quadrature error of phi is analytic in z and below 1e-16 on a disc of radius
-1 / sd about the tilt, so Cauchy's inequality bounds that of the moments by 24e-16 relative to sd^2 and sd^4. Not so
-where the tilted law reaches the grid's cap: there it is an assumption.
-"""
+"""Relative allowance for the rounding of layer masses and widths, about 1e-12; the error of phi(t) is added to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +28,19 @@ class Decay:
 
     Args:
       steps: (P,), how often each phase is composed.
-      variance, quartic: (T, P), V and (mu_4 + 3 V^2) / 12, rounded to the safe side.
-      vertex, beyond: (T, P), up to where the near bound falls, and the far bound there.
       mass, width: (T, P, M), layers of the density of L.
       gaussian: inverse variance of the unsampled steps, whose characteristic function is known.
     """
 
     steps: FloatArray
-    variance: FloatArray
-    quartic: FloatArray
-    vertex: FloatArray
-    beyond: FloatArray
     mass: FloatArray
     width: FloatArray
     gaussian: float
 
     def log_bound(self, y: float) -> FloatArray:
         """Return upper bounds on log |cf| of the whole composition at every |y'| >= y > 0, (T,)."""
-        square = np.minimum(y, self.vertex) ** 2
-        modulus = np.maximum(np.sqrt(1.0 - square * (self.variance - self.quartic * square)), self.beyond)
-        passed = y >= self.vertex
-        if passed.any():  # past the vertex the moments say no more
-            modulus = np.where(passed, np.minimum(modulus, far_bound(self.mass, self.width, y)), modulus)
-        return np.log(modulus) @ self.steps - 0.5 * self.gaussian * y * y * (1.0 - SLACK)
-
-
-def far_bound(mass: FloatArray, width: FloatArray, y: FloatArray | float) -> FloatArray:
-    """Return the layers' bound on |phi_t| at |y'| >= y; mass and width (T, P, M), y a number or (T, P)."""
-    return 1.0 - (1.0 - SLACK) * (mass * one_minus_sinc(0.5 * np.asarray(y)[..., None] * width)).sum(axis=-1)
+        drop = (self.mass * one_minus_sinc(0.5 * y * self.width)).sum(axis=-1)
+        return np.log1p(-drop) @ self.steps - 0.5 * self.gaussian * y * y * (1.0 - SLACK)
 
 
 def one_minus_sinc(x: FloatArray) -> FloatArray:
@@ -81,17 +57,10 @@ def one_minus_sinc(x: FloatArray) -> FloatArray:
 
 def decay_bound(tilted: TiltedSteps) -> Decay:
     """Return the decay of every phase's characteristic function under each tilt."""
-    steps, weight = tilted.grid.steps, tilted.weight
-    centred = tilted.grid.loss - tilted.mean[..., None]
-    square = centred * centred
-    weighted = weight * square
-    variance = weighted.sum(axis=-1)
-    fourth = np.einsum("tpj,tpj->tp", weighted, square)
-    quartic = (fourth + 3.0 * variance**2) / 12.0 * (1.0 + 4.0 * SLACK)
-    variance = variance * (1.0 - SLACK)
-    vertex = np.sqrt(variance / (2.0 * quartic))
-    mass, width = _layers(*_cell_density(tilted.grid, weight, tilted.tilt))
-    return Decay(steps.steps, variance, quartic, vertex, far_bound(mass, width, vertex), mass, width, steps.gaussian)
+    steps = tilted.grid.steps
+    mass, width = _layers(*_cell_density(tilted.grid, tilted.weight, tilted.tilt))
+    share = np.maximum(1.0 - SLACK - tilted.log_mgf_error, 0.0)
+    return Decay(steps.steps, mass * share[..., None], width, steps.gaussian)
 
 
 def _cell_density(grid: Grid, weight: FloatArray, tilt: FloatArray) -> tuple[FloatArray, FloatArray]:
