@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
+IntArray: TypeAlias = NDArray[np.intp]
 ComplexArray: TypeAlias = NDArray[np.complexfloating[Any, Any]]
 
 Direction: TypeAlias = Literal["remove", "add"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, overload
 
@@ -17,23 +17,20 @@ from opacus_edgeworth.composition import Composition, compose_parsed, parse_hist
 from opacus_edgeworth.errors import InvalidParameterError, OutOfReachError
 from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon
 from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
-from opacus_edgeworth.inversion.grid import Grid
-from opacus_edgeworth.inversion.lattice import Lattice, lattice_tilt, make_lattice
+from opacus_edgeworth.inversion.grid import Grid, make_grid
 from opacus_edgeworth.inversion.line import chernoff_bound, contour_for_epsilon, line_for_epsilon, make_lines
+from opacus_edgeworth.inversion.link import chain_for_epsilon
 from opacus_edgeworth.inversion.root import invert_delta
+from opacus_edgeworth.inversion.route import Router, router_for_delta
 from opacus_edgeworth.inversion.saddle import LOG_CUT, rough_grid, saddle_for_delta, saddle_for_epsilon
 
 NARROW = 1e-9
 """Relative width at which no further engine is asked."""
-NARROW_ENOUGH = 1e-5
-"""Relative width at which the lattice stops growing."""
-LOG_RELATIVE_CUT = 75.0
-"""How far below delta the mass that is cut off lies, in log: far enough for the tilted law to end there, too."""
-FURTHER_CUTS = (35.0, 85.0)
-"""How much further below it lies in the next attempts, in log."""
-LATTICE_SIZES = (1 << 16, 1 << 18, 1 << 20)
-MAX_LATTICE_WORK = 1 << 23
-"""Lattice size times phases."""
+LOG_RELATIVE_CUT = 35.0
+"""How far below delta the mass that is cut off lies, in log."""
+LEAST_DELTA = 1e-250
+"""Below it no chain is made: its tables would underflow."""
+DIRECTIONS: tuple[Direction, Direction] = ("remove", "add")
 
 
 class PrivacyCurve:
@@ -133,7 +130,8 @@ def history_delta(steps: Composition, epsilon: float) -> Bounds:
             bounds = remove.delta(epsilon).larger(add.delta(epsilon))
             if bounds.relative_width <= NARROW:
                 return bounds
-    return direction_delta(steps, grid, epsilon, "remove").larger(direction_delta(steps, grid, epsilon, "add"))
+    remove = direction_delta(steps, grid, epsilon, "remove")
+    return remove.larger(add_direction_delta(steps, grid, epsilon, remove.lower))
 
 
 def history_epsilon(steps: Composition, delta: float) -> Bounds:
@@ -145,6 +143,8 @@ def history_epsilon(steps: Composition, delta: float) -> Bounds:
         return Bounds(math.inf if delta < revealed else 0.0, math.inf)
     if delta == 0.0:
         return Bounds(math.inf, math.inf)
+    if max(elementary_delta(steps, 0.0, direction).upper for direction in DIRECTIONS) <= delta:
+        return Bounds(0.0, 0.0)
     grid, c = grid_or_none(steps, math.log(delta) - LOG_RELATIVE_CUT), math.nan
     if grid is not None:
         with suppress(OutOfReachError):  # each direction by itself follows
@@ -154,11 +154,7 @@ def history_epsilon(steps: Composition, delta: float) -> Bounds:
             if remove.relative_width <= NARROW and add.delta(remove.upper).upper <= delta:
                 return remove
     remove = direction_epsilon(steps, grid, delta, "remove")
-    if math.isinf(remove.upper):
-        return remove
-    if grid is not None and c > 1.0 and chernoff_bound(grid, c, "add", remove.upper) <= delta:
-        return remove
-    if direction_delta(steps, grid, remove.upper, "add").upper <= delta:
+    if math.isinf(remove.upper) or add_direction_delta(steps, grid, remove.upper, delta).upper <= delta:
         return remove
     return remove.larger(direction_epsilon(steps, grid, delta, "add"))
 
@@ -181,61 +177,54 @@ def direction_delta(steps: Composition, grid: Grid | None, epsilon: float, direc
         return exact_delta(steps, epsilon, direction)
     bounds = Bounds(0.0, 1.0)
     if grid is not None:
-        for other in _grids(grid):
-            with suppress(OutOfReachError):  # another cut, and then the lattice, follow
-                bounds = bounds.intersect(line_for_epsilon(other, epsilon, direction).delta(epsilon))
-            if bounds.relative_width <= NARROW:
-                return bounds
+        with suppress(OutOfReachError):  # a chain, or elementary bounds, follow
+            bounds = line_for_epsilon(grid, epsilon, direction).delta(epsilon)
+        if bounds.relative_width <= NARROW:
+            return bounds
     bounds = bounds.intersect(elementary_delta(steps, epsilon, direction))
-    if grid is not None:
-        log_delta = math.log(bounds.upper)
-        for lattice in _lattices(grid, direction, epsilon, log_delta):
-            bounds = bounds.intersect(lattice.delta(epsilon))
-            if bounds.relative_width <= NARROW_ENOUGH:
-                break
+    if direction == "remove" and epsilon > 0.0 and bounds.upper > LEAST_DELTA:
+        with suppress(OutOfReachError):  # what is known must do
+            log_delta = math.log(bounds.upper)
+            for _ in range(2):  # the second time with barriers for the delta that was found
+                chain = chain_for_epsilon(Router(steps, log_delta, epsilon), epsilon)
+                bounds = bounds.intersect(chain.delta(epsilon))
+                if bounds.relative_width <= NARROW:
+                    break
+                log_delta = math.log(bounds.upper)
     return bounds
+
+
+def add_direction_delta(steps: Composition, grid: Grid | None, epsilon: float, enough: float) -> Bounds:
+    """Return bounds on delta in the add direction, by Chernoff if that is at most `enough`."""
+    if grid is not None and epsilon < steps.add_direction_limit():
+        with suppress(OutOfReachError):
+            c = saddle_for_epsilon(grid, epsilon, "add")
+            upper = chernoff_bound(make_grid(grid.law, 1.0 - c, 0.0, 0.0), c, "add", epsilon)
+            if upper <= enough:
+                return Bounds(0.0, upper)
+    return direction_delta(steps, grid, epsilon, "add")
 
 
 def direction_epsilon(steps: Composition, grid: Grid | None, delta: float, direction: Direction) -> Bounds:
     """Return bounds on one direction's epsilon at delta in (0, 1), by the engines in turn until one is narrow."""
+    start = elementary_epsilon(steps, delta)
     if has_closed_form(steps):
-        start = elementary_epsilon(steps, delta)
         return invert_delta(lambda e: direction_delta(steps, grid, e, direction), delta, start, 1.0)
-    bounds = Bounds(0.0, math.inf)
-    c, guess = math.nan, 0.0
+    bounds = Bounds(0.0, start)
     if grid is not None:
-        for other in _grids(grid):
-            with suppress(OutOfReachError):  # another cut, and then the lattice, follow
-                c, guess = saddle_for_delta(other, delta, direction)
-                line = make_lines(other, c, (direction,), guess)[0]
-                bounds = bounds.intersect(_invert(line.delta, steps, delta, direction, guess, c - 1.0))
-            if bounds.relative_width <= NARROW:
-                return bounds
-    bounds = bounds.intersect(Bounds(0.0, elementary_epsilon(steps, delta)))
-    if grid is not None and c > 1.0:
-        for lattice in _lattices(grid, direction, guess, math.log(delta)):
-            bounds = bounds.intersect(_invert(lattice.delta, steps, delta, direction, guess, c - 1.0))
-            if bounds.relative_width <= NARROW_ENOUGH:
-                break
+        with suppress(OutOfReachError):  # a chain may do
+            c, guess = saddle_for_delta(grid, delta, direction)
+            start = min(max(guess, 1e-12), start)
+            line = make_lines(grid, c, (direction,), guess)[0]
+            bounds = bounds.intersect(_invert(line.delta, steps, delta, direction, guess, c - 1.0))
+        if bounds.relative_width <= NARROW:
+            return bounds
+    if direction == "remove":
+        with suppress(OutOfReachError):  # what is known must do
+            router, guess = router_for_delta(steps, delta, start)
+            chain = chain_for_epsilon(router, guess)
+            bounds = bounds.intersect(_invert(chain.delta, steps, delta, direction, guess, 1.0 / guess))
     return bounds
-
-
-def _grids(grid: Grid) -> Iterator[Grid]:
-    """Yield a grid, and then grids cut off further out: where the tilted law reaches the cut, that may help."""
-    yield grid
-    for further in FURTHER_CUTS:
-        with suppress(OutOfReachError):
-            yield rough_grid(grid.steps, grid.log_cut - further)
-
-
-def _lattices(grid: Grid, direction: Direction, epsilon: float, log_delta: float) -> Iterator[Lattice]:
-    """Yield ever finer lattices for delta near epsilon, as far as they are affordable."""
-    with suppress(OutOfReachError):  # what has been yielded must do
-        saddle = saddle_for_epsilon(grid, max(epsilon, 0.0), direction)
-        c = lattice_tilt(grid, saddle, max(epsilon, 0.0), direction)
-        for size in LATTICE_SIZES:
-            if size * (grid.steps.phases + 1) <= MAX_LATTICE_WORK:
-                yield make_lattice(grid, c, direction, log_delta, size)
 
 
 def _invert(

@@ -8,9 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "opacus_edgeworth"
 ORDER = [
     "errors", "bounds", "_types", "_validate", "mechanisms", "composition",
-    "inversion.grid", "inversion.quadrature", "inversion.saddle", "inversion.truncation", "inversion.line",
-    "inversion.exact", "inversion.elementary", "inversion.gathering", "inversion.masses", "inversion.lattice",
-    "inversion.root", "curve", "calibration", "accountant",
+    "inversion.law", "inversion.grid", "inversion.quadrature", "inversion.saddle", "inversion.truncation",
+    "inversion.characteristic", "inversion.line", "inversion.route", "inversion.link", "inversion.exact",
+    "inversion.elementary", "inversion.root", "curve", "calibration", "accountant",
 ]  # fmt: skip
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 

@@ -5,31 +5,35 @@ With G the direction's cumulant generating function and z = c + iy,
     delta(e) = (1/2 pi i) Int e^{G(z) + (1-z) e} / (z (z - 1)) dz                       c > 1,
     1 - delta(e) = E_Q[min(e^S, e^e)] = (1/2 pi i) Int e^{G(z) + (1-z) e} / (z (1 - z)) dz    0 < c < 1.
 
-The laws are cut off at a high score (`grid.Grid.cut_off`); then there are four errors, each with its own function: the
-step of the rule (`alias_bound`), the quadrature behind G (`grid.discretisation_error`, `grid.range_error`), the nodes
-left out (`truncation.Decay`), and rounding (`quadrature.TiltedSteps`, `_log_cf`). They are added outward in
-`Line.delta` and nowhere else.
+The laws end at a barrier (`law.Law.cut_off`); then there are four errors, each with its own function: the step of the
+rule (`alias_bound`), the quadrature behind G (`grid.discretisation_error`, `grid.range_error`), the nodes left out
+(`truncation.Decay`, `truncation.Shifted`), and rounding (`quadrature.TiltedSteps`, `characteristic.log_cf`). They are
+added outward in `Line.delta` and nowhere else.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from opacus_edgeworth._types import ComplexArray, Direction, FloatArray
 from opacus_edgeworth.bounds import Bounds
+from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
+from opacus_edgeworth.inversion.characteristic import log_cf
 from opacus_edgeworth.inversion.grid import Grid, few_bits, make_grid
 from opacus_edgeworth.inversion.quadrature import TiltedSteps, log_mgf_upper, tilted_steps
 from opacus_edgeworth.inversion.saddle import (
+    fitting_law,
     log_kappa,
     moments,
     saddle_for_epsilon,
     saddle_in_strip,
 )
-from opacus_edgeworth.inversion.truncation import Decay, decay_bound
+from opacus_edgeworth.inversion.truncation import decay_bound, shifted_bound
 from opacus_edgeworth.mechanisms import ULP
 
 TARGET = 32.0
@@ -37,8 +41,10 @@ TARGET = 32.0
 MAX_NODES = 1 << 16
 MAX_WORK = 4e8
 """Nodes times grid points; beyond it the lattice engine is quicker."""
-MAX_CHUNK = 1 << 20
-"""Complex numbers of a table of e^{iyL} that are held at once, about."""
+MAX_LOOKS = 60
+"""Ends of a line that are looked at."""
+FEW_NODES = 400
+"""Up to so many nodes, no further bound on what is left out beyond them is worth its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,8 @@ class Line:
       log_peak: G(c); `log_peak_error` bounds its error.
       log_beyond: upper bound on log |e^{G(c + iy) - G(c)}| from the last node on.
       chernoff: (c', upper bound on G(c')) pairs, for the alias terms.
-      cut_off: what delta, or its complement, lost at most when the laws were cut off.
+      cut_off: what delta, or its complement, lost at most when the law was cut off.
+      spill: what the line may have too much, for want of a common end of the laws it is the difference of.
     """
 
     c: float
@@ -71,6 +78,7 @@ class Line:
     log_beyond: float
     chernoff: tuple[tuple[float, float], ...]
     cut_off: float
+    spill: float
 
     def delta(self, epsilon: float) -> Bounds:
         """Return bounds on delta at any real epsilon; sharp near the epsilon that the line was made for."""
@@ -85,7 +93,7 @@ class Line:
         log_alias = self.alias_bound(epsilon) - log_scale
         alias = math.exp(log_alias) if log_alias < 700.0 else math.inf
         upper = _scaled_exp(log_scale, total + uncertain + left_out, unit_error, up=True) + self.cut_off
-        lower = _scaled_exp(log_scale, total - uncertain - left_out - alias, unit_error, up=False)
+        lower = _scaled_exp(log_scale, total - uncertain - left_out - alias, unit_error, up=False) - self.spill
         if self.gap < 0.0:
             lower, upper = 1.0 - min(upper, 1.0) - ULP, 1.0 - lower + ULP
         lower, upper = min(max(lower, 0.0), 1.0), min(max(upper, 0.0), 1.0)
@@ -162,13 +170,12 @@ def make_lines(grid: Grid, c: float, directions: tuple[Direction, ...], epsilon:
     spread = math.sqrt(curvature + 1.0 / c**2 + 1.0 / gap**2)
     reach = 9.0 / math.sqrt(curvature)
     if not grid.serves(min(tilts), max(tilts), 0.7 * reach):
-        grid = make_grid(grid.steps, min(tilts), max(tilts), reach, grid.log_cut)
+        grid = make_grid(fitting_law(grid.law, max(tilts)), min(tilts), max(tilts), reach)
     tilted = tilted_steps(grid, np.array(tilts))
     if float((counts * tilted.log_mgf_error).max()) > 1e-11 and max(tilts) < grid.highest_tilt:
         # the tilted law does not end with the grid: one made for this very tilt may do better
-        grid = make_grid(grid.steps, min(tilts), max(tilts), reach, grid.log_cut)
+        grid = make_grid(fitting_law(grid.law, max(tilts)), min(tilts), max(tilts), reach)
         tilted = tilted_steps(grid, np.array(tilts))
-    last, log_beyond = _last_node(decay_bound(tilted), curvature, spread, abs(c * gap))
 
     tilt = tilted.tilt
     log_peak = 0.5 * gaussian * tilt * (tilt - 1.0) + tilted.log_mgf @ counts
@@ -176,20 +183,18 @@ def make_lines(grid: Grid, c: float, directions: tuple[Direction, ...], epsilon:
     log_peak_error += ULP * (counts.size + 4) * (np.abs(tilted.log_mgf) @ counts)
     log_value = float(log_peak[0]) - gap * epsilon - math.log(abs(c * gap) * spread * 2.51)
     chernoff = _chernoff_points(grid, c, directions[0], epsilon, log_value, spread)
-    step = _node_distance(c, chernoff, epsilon, log_value, spread)
+    step = node_distance(c, chernoff, epsilon, log_value, spread)
+    last, log_beyond = _end_of_line(tilted, curvature, spread, abs(c * gap), step)
     count = math.ceil(last / step) + 1
     y = step * np.arange(min(count, MAX_NODES))
-    wrong = tilted.quadrature_error(float(y[-1]))
-    if float((counts * wrong).max()) > 1e-13:
-        tilted = tilted_steps(make_grid(grid.steps, min(tilts), max(tilts), float(y[-1]), grid.log_cut), tilt)
-        wrong = tilted.quadrature_error(float(y[-1]))
+    tilted, wrong = served(tilted, float(y[-1]), counts)
     if count > MAX_NODES or tilted.grid.loss.size * (count + 64.0 * math.sqrt(count)) > MAX_WORK:
         raise OutOfReachError(f"{count} nodes on {tilted.grid.loss.size} grid points")
-    log_cf, error = _log_cf(tilted, wrong, step, count)
+    cf, error = log_cf(tilted, wrong, step, count)
     kernel = 1.0 / ((c + 1j * y) * (gap + 1j * y))
     lines = []
     for row, direction in enumerate(directions):
-        own = log_cf[row] if direction == "remove" else np.conj(log_cf[row])  # G(z) = Phi(1 - z), and 1 - z = t - iy
+        own = cf[row] if direction == "remove" else np.conj(cf[row])  # G(z) = Phi(1 - z), and 1 - z = t - iy
         amplitude = np.exp(own) * (kernel if gap > 0.0 else -kernel)
         amplitude[0] *= 0.5
         size = np.abs(amplitude)
@@ -208,10 +213,37 @@ def make_lines(grid: Grid, c: float, directions: tuple[Direction, ...], epsilon:
                 float(log_peak_error[row]),
                 float(log_beyond[row]),
                 chernoff if row == 0 or c < 1.0 else (),
-                grid.cut_off(),
+                grid.law.cut_off(),
+                0.0,
             )
         )
     return lines
+
+
+def served(tilted: TiltedSteps, reach: float, counts: FloatArray) -> tuple[TiltedSteps, FloatArray]:
+    """Return tilted steps on a grid fine enough for |y| <= reach, and the rule's error there, (T, P)."""
+    wrong = tilted.quadrature_error(reach)
+    if float((counts * wrong).max()) > 1e-13:
+        lowest, highest = float(tilted.tilt.min()), float(tilted.tilt.max())
+        tilted = tilted_steps(make_grid(tilted.grid.law, lowest, highest, reach), tilted.tilt)
+        wrong = tilted.quadrature_error(reach)
+    return tilted, wrong
+
+
+def _end_of_line(
+    tilted: TiltedSteps, curvature: float, spread: float, kernel: float, step: float
+) -> tuple[float, FloatArray]:
+    """Return where the nodes may end, and the bounds on log |cf| beyond; by shifted scores, too, if that is far."""
+    decay = decay_bound(tilted)
+    start = 7.0 / math.sqrt(curvature)
+    try:
+        last, log_beyond = last_node(decay.log_bound, start, kernel * spread)
+        if last / step < FEW_NODES:
+            return last, log_beyond
+    except OutOfReachError:
+        pass  # shifted scores may do
+    shifted = shifted_bound(tilted)
+    return last_node(lambda y: decay.log_bound(y, shifted), start, kernel * spread)
 
 
 def _chernoff_points(
@@ -224,139 +256,72 @@ def _chernoff_points(
     if c - 6.0 / spread > 1.0:
         others.append(c - 6.0 / spread)
     points = ((1.0, 0.0), *_upper_cgf(grid, others, direction))
-    room = max(_alias_room(c, *point, epsilon, log_value) for point in points[1:4])
+    room = max(alias_room(c, *point, epsilon, log_value) for point in points[1:4])
     if room * spread > 0.4:
         return points
     best = c
     for offset in (4.0, 2.0, 1.0, 0.5, 0.25, 0.12):  # G may take off just above c: look before proving
         other = c + offset / spread
-        rough = _alias_room(c, other, moments(grid, other, direction)[0], epsilon, log_value)
+        rough = alias_room(c, other, moments(grid, other, direction)[0], epsilon, log_value)
         if rough > room:
             best, room = other, rough
     if best == c:
         return points
     tilt = best if direction == "remove" else 1.0 - best
-    return (*points, *_upper_cgf(make_grid(grid.steps, tilt, tilt, 0.0, grid.log_cut), [best], direction))
+    return (*points, *_upper_cgf(make_grid(grid.law, tilt, tilt, 0.0), [best], direction))
 
 
 def _upper_cgf(grid: Grid, points: list[float], direction: Direction) -> list[tuple[float, float]]:
     """Return (c', proved upper bound on G(c')) for the points c' > 1."""
     c = np.array(points)
     tilt = c if direction == "remove" else 1.0 - c
-    log_mgf = log_mgf_upper(grid, tilt) + 0.5 * grid.steps.gaussian * c * (c - 1.0) * (1.0 + 8.0 * ULP)
+    log_mgf = compose_upper(grid.steps, log_mgf_upper(grid, tilt), c)
     return list(zip(points, log_mgf.tolist(), strict=True))
+
+
+def compose_upper(steps: Composition, log_mgf: FloatArray, c: FloatArray) -> FloatArray:
+    """Return upper bounds on G at c (C,) from those on K of each phase, (C, P)."""
+    total = log_mgf @ steps.steps + ULP * (steps.phases + 4) * (np.abs(log_mgf) @ steps.steps)
+    return total + 0.5 * steps.gaussian * c * (c - 1.0) * (1.0 + 8.0 * ULP)
 
 
 def chernoff_bound(grid: Grid, c: float, direction: Direction, epsilon: float) -> float:
     """Return the bound kappa(c) e^{G(c) - (c - 1) epsilon} on delta, c > 1: infinite if the grid does not hold it."""
     _, log_mgf = _upper_cgf(grid, [c], direction)[0]
     log_delta = log_kappa(c) + log_mgf - (c - 1.0) * epsilon
-    return math.exp(min(log_delta + 1e-12 * (1.0 + abs(log_mgf) + c * epsilon), 700.0)) + grid.cut_off()
+    return math.exp(min(log_delta + 1e-12 * (1.0 + abs(log_mgf) + c * epsilon), 700.0)) + grid.law.cut_off()
 
 
-def _alias_room(c: float, other: float, log_mgf: float, epsilon: float, log_value: float) -> float:
+def alias_room(c: float, other: float, log_mgf: float, epsilon: float, log_value: float) -> float:
     """Return the largest h at which Chernoff at `other` puts the alias sum at e^-TARGET of the value."""
     excess = log_kappa(other) + log_mgf - (other - 1.0) * epsilon - log_value + TARGET
     return abs(other - c) * 2.0 * math.pi / max(excess, 1.0)
 
 
-def _node_distance(
+def node_distance(
     c: float, chernoff: tuple[tuple[float, float], ...], epsilon: float, log_value: float, spread: float
 ) -> float:
     """Return the largest h at which both alias sums are about e^-TARGET of the value."""
     rooms = {above: [0.0] for above in (True, False)}
     for other, log_mgf in chernoff:
-        rooms[other > c].append(_alias_room(c, other, log_mgf, epsilon, log_value))
-    step = min(max(rooms[True]), max(rooms[False]), 1.0 / spread)
+        rooms[other > c].append(alias_room(c, other, log_mgf, epsilon, log_value))
+    step = min(max(rooms[True]), max(rooms[False]), 1.0 / spread if spread > 0.0 else math.inf)
     if not step > 0.0:
         raise OutOfReachError("no distance of nodes bounds the alias terms")
     return float(few_bits(step))
 
 
-def _last_node(decay: Decay, curvature: float, spread: float, kernel: float) -> tuple[float, FloatArray]:
-    r"""Return where the nodes may end, and the bounds on log |cf| from there on.
+def last_node(log_bound: Callable[[float], FloatArray], start: float, kernel: float) -> tuple[float, FloatArray]:
+    r"""Return where the nodes may end, from `start` on, and the bounds on log |cf| beyond.
 
     The nodes beyond Y add at most (1/pi) |cf| e^{G(c) + (1-c) e} sum h / y_k^2 <= (1/pi) |cf| e^{...} / Y, because
     |z (z - 1)| >= y^2: `Line.delta` adds that to both sides.
     """
-    last, growth = 7.0 / math.sqrt(curvature), 1.1
-    for _ in range(120):
-        log_beyond = decay.log_bound(last)
-        if float(log_beyond.max()) + math.log(kernel * spread / last) < -TARGET:
+    last, growth = start, 1.1
+    for _ in range(MAX_LOOKS):
+        log_beyond = log_bound(last)
+        if float(log_beyond.max()) + math.log(kernel / last) < -TARGET:
             return last, log_beyond
         last *= growth
-        if last > 400.0 / math.sqrt(curvature):
-            growth = 1.5
+        growth = min(1.03 * growth, 1.5)
     raise OutOfReachError("the characteristic function decays too slowly")
-
-
-def _log_cf(tilted: TiltedSteps, unknown: FloatArray, step: float, nodes: int) -> tuple[ComplexArray, FloatArray]:
-    r"""Return log of the cf of the whole composition at y_k, k < nodes, under each tilt, and bounds on its error.
-
-    Both (T, nodes). X(y) = phi_t(y) - 1 = E[e^{iyL} - 1 - iyL] + iy mean, per phase. With k = k1 + M k2,
-    A = e^{iaL} - 1 and B likewise for the coarse part, e^{i(a+b)L} - 1 - i(a+b)L = (A - iaL) + (B - ibL) + A B: one
-    matrix product for all nodes. The quadrature errs by at most `unknown`, (T, P), weights and losses by
-    `tilted.rounding`, the mean by `mean_error`; log1p divides these by |1 + X|.
-    """
-    steps = tilted.grid.steps
-    inner = max(1, math.isqrt(nodes - 1) + 1)
-    outer = -(-nodes // inner)
-    parts = step * np.concatenate([np.arange(inner), inner * np.arange(outer)])
-    y = step * np.arange(nodes)
-    shift = steps.gaussian * (tilted.tilt[:, None] - 0.5)
-    total = -0.5 * steps.gaussian * y * y + 1j * (y * shift)
-    error = 8.0 * ULP * steps.gaussian * y * (y + np.abs(tilted.tilt[:, None]) + 1.0)
-    size = 0.0
-    chunk = max(1, MAX_CHUNK // (parts.size * tilted.grid.loss.shape[1]))
-    for i in range(0, steps.phases, chunk):  # so that memory stays small
-        some = slice(i, i + chunk)
-        both, both_rest = _expm1_imaginary(parts[:, None] * tilted.grid.loss[some, None, :])  # (p, inner + outer, J)
-        weight = tilted.weight[:, some]
-        rest = np.matmul(both_rest, weight[..., None])[..., 0]  # (T, p, inner + outer)
-        x = np.matmul(both[:, inner:] * weight[:, :, None, :], both[:, :inner].transpose(0, 2, 1))
-        x = (x + rest[..., inner:, None] + rest[..., None, :inner]).reshape(len(weight), -1, inner * outer)[..., :nodes]
-        x = x + 1j * (y * tilted.mean[:, some, None])
-        linear, quadratic, both_ways = tilted.rounding[:, :, some, None] * y
-        wrong = np.minimum(linear, quadratic * y) + both_ways * y
-        wrong += tilted.mean_error[:, some, None] * y + unknown[:, some, None]
-        log_phi, log_error = _log1p(x, wrong, steps.steps[some, None])
-        total = total + log_phi.sum(axis=1)
-        error = error + log_error.sum(axis=1)
-        size = size + np.abs(log_phi).sum(axis=1)
-    return total, error + ULP * (steps.phases + 4) * size
-
-
-def _log1p(x: ComplexArray, wrong: FloatArray, counts: FloatArray) -> tuple[ComplexArray, FloatArray]:
-    """Return counts * log(1 + x) and a bound on its error, x being off by up to `wrong` and by its own rounding.
-
-    Where nothing is known of 1 + x, its modulus is at most |1 + x| + wrong: that power and twice it, which is
-    expm1(log 3), cover the difference.
-    """
-    square = x.real**2 + x.imag**2
-    excess = 2.0 * x.real + square  # |1 + x|^2 - 1
-    modulus = np.hypot(1.0 + x.real, x.imag)
-    wrong = wrong + 8.0 * ULP * (np.abs(x.real) + square + np.abs(x.imag) * (1.0 + modulus))
-    angle = np.arctan2(x.imag, 1.0 + x.real)
-    log_phi = 0.5 * np.log1p(np.maximum(excess, -0.5))
-    if float(excess.min()) < -0.5:
-        log_phi = np.where(excess > -0.5, log_phi, np.log(np.clip(modulus, 1e-300, None)))
-    known = wrong < 0.5 * modulus
-    if known.all():
-        return counts * (log_phi + 1j * angle), counts * (8.0 * ULP * np.abs(angle) - np.log1p(-wrong / modulus))
-    log_phi = np.where(known, log_phi, np.log(np.clip(modulus + wrong, 1e-300, 1.0)))
-    relative = np.where(known, wrong, 0.0) / np.clip(modulus, 1e-300, None)
-    error = np.where(known, counts * (8.0 * ULP * np.abs(angle) - np.log1p(-relative)), math.log(3.0))
-    return counts * (log_phi + 1j * angle), error
-
-
-def _expm1_imaginary(angle: FloatArray) -> tuple[ComplexArray, ComplexArray]:
-    """Return e^{ia} - 1 and e^{ia} - 1 - ia, both to a few ulp."""
-    half = np.sin(0.5 * angle)
-    real = -2.0 * half * half
-    sine = np.sin(angle)
-    square = angle * angle
-    series = np.full_like(angle, -1.0 / math.factorial(15))
-    for power in (13, 11, 9, 7, 5, 3):
-        series = series * square + (-1.0) ** ((power - 1) // 2) / math.factorial(power)
-    rest = np.where(square < 0.25, series * square * angle, sine - angle)
-    return real + 1j * sine, real + 1j * rest

@@ -3,11 +3,11 @@ r"""Cumulant generating and characteristic functions of tilted steps, by a trape
 Every phase has K(z) = log phi(z), phi(z) = E_Q[e^{zL}], and at a real tilt t the tilted law p ~ N e^{tL}, under which
 phi_t(y) = phi(t + iy) / phi(t) is a characteristic function. Several tilts and all phases are treated at once.
 
-With psi(x) = e^x - 1 - x >= 0 and E_Q[1] = E_Q[e^L] = 1, the differences that a sum would lose to cancellation are
-taken analytically. With base b = 0 (t < 1/2) or b = 1 (t >= 1/2), d = t - b and L' = L or -L,
+With psi(x) = e^x - 1 - x >= 0 and E_Q[chi] = 1 - m, E_Q[chi e^L] = 1 - m' known in closed form, the differences that a
+sum would lose to cancellation are taken analytically. With base b = 0 (t < 1/2) or b = 1 (t >= 1/2), d = t - b,
 
-    phi(t) - 1      = E[ e^{bL} (psi(dL) + (2b-1) d psi((1-2b) L)) ]
-    phi'(t)         = E[ e^{bL} (L expm1(dL) + (2b-1) psi((1-2b) L)) ]
+    phi(t) - 1  = E[ chi e^{bL} (psi(dL) + (2b-1) d psi((1-2b) L)) ] + t (m - m') - m
+    phi'(t)     = E[ chi e^{bL} (L expm1(dL) + (2b-1) psi((1-2b) L)) ] + m - m'
 
 so K and the tilted mean keep an error of a few ulp of E[L^2], however many steps multiply them.
 """
@@ -20,8 +20,8 @@ import numpy as np
 
 from opacus_edgeworth._types import FloatArray
 from opacus_edgeworth.inversion.grid import (
-    LARGEST_SCORE,
     LOG_SQRT_2PI,
+    SMALLEST_LOG,
     Grid,
     discretisation_error,
     expm1_minus,
@@ -69,17 +69,19 @@ def tilted_steps(grid: Grid, tilt: FloatArray) -> TiltedSteps:
     """
     weight, total, log_mgf = tilted_mass(grid, tilt)
     weight /= total
-    # at the tilts 0 and 1 too: what the grid loses of E[1] and E[e^L], which the fine formulas take to be exact
+    # at the tilts 0 and 1 too: what the grid misses of E[chi] and E[chi e^L], which the fine formulas take to be exact
     tilts, log_unit = np.append(tilt, (0.0, 1.0)), np.zeros((tilt.size + 2, grid.steps.phases))
     log_unit[:-2] = log_mgf
     lost = range_error(grid, tilts, log_unit)
     at_real = discretisation_error(grid, tilts, 0.0, log_unit) + lost
     discretisation, lost = at_real[:-2], lost[:-2]
-    others = at_real[-2:].sum(axis=0) + 2.0 * grid.cut_off()
+    others = (
+        at_real[-2:].sum(axis=0) + 2.0 * grid.law.end_lost() + 256.0 * ULP * (grid.mass_lost + grid.likelihood_lost)
+    )
     # Weights err relatively by `spread`, from N, e^{tL} and the loss; sums over the grid add `summing`.
     absolute, size = np.abs(grid.loss), np.abs(tilt)[:, None, None]
     summing = ULP * (grid.score.shape[1] + 40)
-    spread = ULP * (4.0 - 2.0 * grid.log_density) + size * (2.0 * ULP * absolute + grid.loss_error)
+    spread = 4.0 * ULP + grid.density_error + size * (2.0 * ULP * absolute + grid.loss_error)
     mean_spread = np.einsum("tpj,tpj->tp", weight, spread)
     uncertain = weight * (2.0 * (spread + (mean_spread + summing)[..., None]) * absolute + 2.0 * grid.loss_error)
     squared = uncertain * absolute
@@ -95,7 +97,7 @@ def tilted_steps(grid: Grid, tilt: FloatArray) -> TiltedSteps:
     log_mgf_error = mean_spread + summing + 4.0 * ULP * np.abs(log_mgf) + discretisation
     mean_error = uncertain.sum(axis=2)
     small = np.abs(log_mgf) <= SMALL_LOG
-    if small.any() and grid.score[:, 0].min() >= -LARGEST_SCORE and grid.score[:, -1].max() <= LARGEST_SCORE:
+    if grid.law.below is None and small.any() and float(grid.log_density[:, [0, -1]].min()) > SMALLEST_LOG:
         log_phi, phi_error, drift, drift_error = _fine_moments(grid, tilt)
         with np.errstate(over="ignore", invalid="ignore"):  # overflow only where K is large: not chosen
             shrink = np.exp(-log_phi)
@@ -110,21 +112,20 @@ def tilted_steps(grid: Grid, tilt: FloatArray) -> TiltedSteps:
 
 
 def log_mgf_upper(grid: Grid, tilt: FloatArray) -> FloatArray:
-    """Return proved upper bounds on sum n K(t) over the subsampled phases, for tilts and result (T,).
+    """Return proved upper bounds on K(t) for tilts (T,), of shape (T, P).
 
-    They are too high by about 1e-13 per step; infinite for a tilt that the grid cannot hold.
+    They are too high by about 1e-13; infinite for a tilt that the grid cannot hold.
     """
     _, _, log_mgf = tilted_mass(grid, tilt)
-    spread = ULP * (grid.score.shape[1] + 60.0 - 2.0 * grid.log_density)
+    spread = ULP * (grid.score.shape[1] + 60.0) + grid.density_error
     slack = 2.0 * ULP * np.maximum(grid.largest_loss, -grid.least_loss) + grid.loss_error.max(axis=1)
     error = spread.max(axis=1) + np.abs(tilt)[:, None] * slack + 4.0 * ULP * np.abs(log_mgf)
     error += discretisation_error(grid, tilt, 0.0, log_mgf) + range_error(grid, tilt, log_mgf)
-    counts = grid.steps.steps
-    return (log_mgf + error) @ counts + ULP * (counts.size + 4) * (np.abs(log_mgf) @ counts)
+    return log_mgf + error
 
 
 def tilted_mass(grid: Grid, tilt: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return N e^{tL} over its largest value, (T, P, J), its sum, (T, P, 1), and K(t), (T, P), for tilts (T,)."""
+    """Return N chi e^{tL} over its largest value, (T, P, J), its sum, (T, P, 1), and K(t), (T, P), for tilts (T,)."""
     exponent = tilt[:, None, None] * grid.loss + grid.log_density
     top = exponent.max(axis=2, keepdims=True)
     mass = np.exp(exponent - top)
@@ -141,7 +142,7 @@ def _fine_moments(grid: Grid, tilt: FloatArray) -> tuple[FloatArray, FloatArray,
     base = (tilt >= 0.5)[:, None, None]
     d = tilt[:, None, None] - base
     sign = np.where(base, 1.0, -1.0)
-    relative = ULP * (grid.score.shape[1] + 60.0 - 2.0 * grid.log_density)
+    relative = ULP * (grid.score.shape[1] + 60.0) + grid.density_error
     with np.errstate(over="ignore", invalid="ignore"):  # overflow only where K is large: the caller sees inf or NaN
         scale = np.where(base, grid.scale * np.exp(grid.loss), grid.scale)
         mirrored = np.where(base, expm1_minus(-grid.loss), grid.excess)
@@ -158,5 +159,8 @@ def _fine_moments(grid: Grid, tilt: FloatArray) -> tuple[FloatArray, FloatArray,
         excess_error = np.einsum("tpj,tpj->tp", scale, wrong)
         wrong = relative * (np.abs(third) + mirrored) + grid.loss_error * steepness
         slope_error = np.einsum("tpj,tpj->tp", scale, wrong)
+        gained = grid.mass_lost - grid.likelihood_lost
+        excess += tilt[:, None] * gained - grid.mass_lost
+        slope += gained
         log_phi = np.log1p(excess)
     return log_phi, excess_error + 4.0 * ULP * np.abs(excess), slope, slope_error + 4.0 * ULP * np.abs(slope)

@@ -15,9 +15,12 @@ from opacus_edgeworth._types import Direction, FloatArray
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.grid import Grid, make_grid
+from opacus_edgeworth.inversion.law import Law, barrier_for, law_for_tilt, softness
 from opacus_edgeworth.inversion.quadrature import tilted_mass
 
 LARGEST_LOG_TILT = 30.0
+SOFT_SHARE = 0.35
+"""Width of barriers, in u / s."""
 LOG_CUT = -110.0
 """Log of the mass that may be cut off where nothing is known of delta: far below any delta of interest."""
 
@@ -31,7 +34,9 @@ def rough_grid(steps: Composition, log_cut: float = LOG_CUT) -> Grid:
     variance = _rough_variance(steps)
     least = float(steps.noise_multiplier.min())
     gap = min(8.0 / math.sqrt(variance), 16.0 * least)
-    return make_grid(steps, -0.7 * gap, 1.0 + gap, min(9.0 / math.sqrt(variance), 60.0 * (1.0 + least**2)), log_cut)
+    soft = softness(steps, SOFT_SHARE)
+    law = law_for_tilt(steps, 1.0 + gap, soft, barrier_for(steps, log_cut, soft))
+    return make_grid(law, -0.7 * gap, 1.0 + gap, min(9.0 / math.sqrt(variance), 60.0 * (1.0 + least**2)))
 
 
 def moments(grid: Grid, c: float, direction: Direction) -> tuple[float, float, float]:
@@ -52,6 +57,7 @@ def _rough_moments(grid: Grid, tilt: float) -> tuple[FloatArray, FloatArray, Flo
         if float(np.abs(grid.scale[:, 0] * growing[:, 0]).max()) < 1e-7:
             # E[L^k e^{tL}] = E[L^k] + E[L^k (e^{tL} - 1)], so that little is lost where tL is small
             growth, mean, square = np.einsum("kpj,pj->kp", grid.powers, growing)
+            growth -= grid.mass_lost
             total = 1.0 + growth
             mean = (mean + grid.mean) / total
             square = (square + grid.square) / total
@@ -60,10 +66,15 @@ def _rough_moments(grid: Grid, tilt: float) -> tuple[FloatArray, FloatArray, Flo
     # more than three points carry the mass, and it has fallen at the lower end
     fits = tilt <= grid.highest_tilt and float(total.min()) > 3.0 and float(mass[:, 0].max()) < 1e-6
     if not fits and (grid.reach > 0.0 or not grid.serves(tilt, tilt, 0.0)):
-        return _rough_moments(make_grid(grid.steps, tilt, tilt, 0.0, grid.log_cut), tilt)
+        return _rough_moments(make_grid(fitting_law(grid.law, tilt), tilt, tilt, 0.0), tilt)
     weight = mass / total
     mean = (weight * grid.loss).sum(axis=1)
     return log_mgf, mean, (weight * (grid.loss - mean[:, None]) ** 2).sum(axis=1)
+
+
+def fitting_law(law: Law, tilt: float) -> Law:
+    """Return the law with an end that suits a tilt."""
+    return law_for_tilt(law.steps, tilt, law.soft, law.barrier, law.below)
 
 
 def saddle_for_epsilon(grid: Grid, epsilon: float, direction: Direction) -> float:

@@ -1,0 +1,206 @@
+r"""Powers of characteristic functions at the nodes of a line, with bounds on their errors.
+
+One phase's law has phi(t + iy) = phi(t) (1 + X(y)), X(y) = E_t[e^{iyL} - 1 - iyL] + iy E_t[L]. On the nodes y_k = k h,
+k = k1 + M k2, with A = e^{iaL} - 1 and B likewise for the coarse part, e^{i(a+b)L} - 1 - i(a+b)L = (A - iaL) +
+(B - ibL) + A B: one matrix product for all nodes. The quadrature errs by at most `unknown`, weights and losses by
+`TiltedSteps.rounding`, the mean by `mean_error`; log1p divides these by |1 + X|.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from opacus_edgeworth._types import ComplexArray, FloatArray, IntArray
+from opacus_edgeworth.composition import Composition
+from opacus_edgeworth.inversion.quadrature import TiltedSteps
+from opacus_edgeworth.mechanisms import ULP
+
+MAX_CHUNK = 1 << 20
+"""Complex numbers of a table of e^{iyL} that are held at once, about."""
+
+
+def log_cf(tilted: TiltedSteps, unknown: FloatArray, step: float, nodes: int) -> tuple[ComplexArray, FloatArray]:
+    """Return log of the cf of the whole composition at y_k, k < nodes, under each tilt, and bounds on its error.
+
+    Both (T, nodes); `unknown` is (T, P).
+    """
+    steps = tilted.grid.steps
+    y = step * np.arange(nodes)
+    total, error = _gaussian(steps, tilted.tilt, y)
+    size = 0.0
+    for some, x, wrong in _excess(tilted, unknown, step, nodes):
+        log_phi, log_error = _log_power(x, wrong, steps.steps[some, None])
+        total = total + log_phi.sum(axis=1)
+        error = error + log_error.sum(axis=1)
+        size = size + np.abs(log_phi).sum(axis=1)
+    return total, error + ULP * (steps.phases + 4) * size
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Some phases of a composition on a grid of their own.
+
+    Args:
+      where: (p,), their indices.
+      tilted: their laws under one tilt.
+      unknown: (p,), relative error of the quadrature at the nodes.
+    """
+
+    where: IntArray
+    tilted: TiltedSteps
+    unknown: FloatArray
+
+
+def gap_cf(
+    steps: Composition, bases: list[Group], gaps: list[Group], step: float, nodes: int
+) -> tuple[ComplexArray, FloatArray]:
+    r"""Return (prod (phi + gap)^n - prod phi^n) / prod phi(t)^n at y_k, (nodes,), and a bound on its error.
+
+    With D = sum n log(1 + gap / phi) that is e^{log prod (phi / phi(t))^n} expm1(D), and
+    |e^{D'} - e^D| <= e^{Re D} expm1 |D' - D|. Where nothing is known of phi, both powers are bounded by their moduli.
+
+    Args:
+      steps: the composition.
+      bases: phi of all phases, under one tilt.
+      gaps: what is added to some of them, under the same tilt.
+      step: the distance of the nodes.
+      nodes: their number.
+    """
+    y = step * np.arange(nodes)
+    total, error = (row[0] for row in _gaussian(steps, bases[0].tilted.tilt, y))
+    log_low, log_high = total.real.copy(), total.real.copy()
+    d, d_error = np.zeros(nodes, dtype=complex), np.zeros(nodes)
+    size = 0.0
+    added = {phase.index: phase for group in gaps for phase in _phases(group, step, nodes)}
+    for group in bases:
+        for base in _phases(group, step, nodes):
+            count = steps.steps[base.index]
+            log_phi, log_error = _log_power(base.x, base.wrong, count)
+            total, error, size = total + log_phi, error + log_error, size + np.abs(log_phi)
+            most = np.abs(1.0 + base.x) + base.wrong + 4.0 * ULP
+            log_low += count * np.log(most)
+            gap = added.get(base.index)
+            if gap is not None:
+                log_ratio, ratio_error, largest = _log_ratio(base, gap, count)
+                d, d_error = d + log_ratio, d_error + ratio_error
+                most = most + largest
+            log_high += count * np.log(most)
+    error = error + ULP * (steps.phases + 4) * size + 4.0 * ULP * np.abs(total)
+    d_error = d_error + ULP * (steps.phases + 8) * np.abs(d)
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = np.exp(total) * np.expm1(d)
+        wrong = np.abs(value) * np.expm1(error + 8.0 * ULP)
+        wrong += np.exp(total.real + d.real + error) * np.expm1(d_error)
+        bound = np.exp(log_low) + np.exp(log_high)
+    known = np.isfinite(value) & np.isfinite(wrong) & (wrong < bound)
+    return np.where(known, value, 0.0), np.where(known, wrong, bound * (1.0 + 1e-9))
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """X of one phase at the nodes with its error, and log phi(t) with its error."""
+
+    index: int
+    x: ComplexArray
+    wrong: FloatArray
+    log_mgf: float
+    log_mgf_error: float
+
+
+def _phases(group: Group, step: float, nodes: int) -> Iterator[_Phase]:
+    """Yield the phases of a group."""
+    tilted = group.tilted
+    for some, x, wrong in _excess(tilted, group.unknown[None], step, nodes):
+        for p, index in enumerate(group.where[some]):
+            at = some.start + p
+            yield _Phase(
+                int(index), x[0, p], wrong[0, p], float(tilted.log_mgf[0, at]), float(tilted.log_mgf_error[0, at])
+            )
+
+
+def _log_ratio(base: _Phase, gap: _Phase, count: float) -> tuple[ComplexArray, FloatArray, FloatArray]:
+    """Return n log(1 + gap / phi), a bound on its error, and one on |gap| / phi(t)."""
+    off = gap.log_mgf_error + base.log_mgf_error + 8.0 * ULP * (2.0 + abs(gap.log_mgf) + abs(base.log_mgf))
+    share = math.exp(min(gap.log_mgf - base.log_mgf, 600.0))
+    modulus = np.abs(1.0 + base.x)
+    left = np.maximum(modulus - base.wrong, 1e-300)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        ratio = share * (1.0 + gap.x) / (1.0 + base.x)
+        relative = np.expm1(off) + base.wrong / left + 16.0 * ULP
+        wrong = share * math.exp(off) * gap.wrong / left + np.abs(ratio) * relative * (1.0 + relative)
+        usable = np.isfinite(ratio) & np.isfinite(wrong)
+        log_ratio, error = _log_power(np.where(usable, ratio, 0.0), np.where(usable, wrong, 0.0), count)
+        known = usable & (wrong < 0.4 * np.abs(1.0 + ratio))
+    error = np.where(known, error + 4.0 * ULP * np.abs(log_ratio), math.inf)
+    return log_ratio, error, share * math.exp(off) * (np.abs(1.0 + gap.x) + gap.wrong)
+
+
+def _gaussian(steps: Composition, tilts: FloatArray, y: FloatArray) -> tuple[ComplexArray, FloatArray]:
+    """Return log of the cf of the unsampled steps at y (N,), under each tilt, and a bound on its error, (T, N)."""
+    gaussian, tilt = steps.gaussian, tilts[:, None]
+    total = -0.5 * gaussian * y * y + 1j * (y * (gaussian * (tilt - 0.5)))
+    return total, 8.0 * ULP * gaussian * y * (y + np.abs(tilt) + 1.0)
+
+
+def _excess(
+    tilted: TiltedSteps, unknown: FloatArray, step: float, nodes: int
+) -> Iterator[tuple[slice, ComplexArray, FloatArray]]:
+    """Yield some phases, X at y_k and a bound on its error, both (T, p, nodes), so that memory stays small."""
+    inner = max(1, math.isqrt(nodes - 1) + 1)
+    outer = -(-nodes // inner)
+    parts = step * np.concatenate([np.arange(inner), inner * np.arange(outer)])
+    y = step * np.arange(nodes)
+    table = parts.size * tilted.grid.loss.shape[1] + tilted.tilt.size * nodes
+    chunk = max(1, MAX_CHUNK // table)
+    for i in range(0, tilted.grid.steps.phases, chunk):
+        some = slice(i, i + chunk)
+        both, both_rest = _expm1_imaginary(parts[:, None] * tilted.grid.loss[some, None, :])  # (p, inner + outer, J)
+        weight = tilted.weight[:, some]
+        rest = np.matmul(both_rest, weight[..., None])[..., 0]  # (T, p, inner + outer)
+        x = np.matmul(both[:, inner:] * weight[:, :, None, :], both[:, :inner].transpose(0, 2, 1))
+        x = (x + rest[..., inner:, None] + rest[..., None, :inner]).reshape(len(weight), -1, inner * outer)[..., :nodes]
+        x = x + 1j * (y * tilted.mean[:, some, None])
+        linear, quadratic, both_ways = tilted.rounding[:, :, some, None] * y
+        wrong = np.minimum(linear, quadratic * y) + both_ways * y
+        wrong += tilted.mean_error[:, some, None] * y + unknown[:, some, None]
+        yield some, x, wrong
+
+
+def _log_power(x: ComplexArray, wrong: FloatArray, counts: FloatArray | float) -> tuple[ComplexArray, FloatArray]:
+    """Return counts * log(1 + x) and a bound on its error, x being off by up to `wrong` and by its own rounding.
+
+    Where nothing is known of 1 + x, its modulus is at most |1 + x| + wrong: that power and twice it, which is
+    expm1(log 3), cover the difference.
+    """
+    square = x.real**2 + x.imag**2
+    excess = 2.0 * x.real + square  # |1 + x|^2 - 1
+    modulus = np.hypot(1.0 + x.real, x.imag)
+    wrong = wrong + 8.0 * ULP * (np.abs(x.real) + square + np.abs(x.imag) * (1.0 + modulus))
+    angle = np.arctan2(x.imag, 1.0 + x.real)
+    log_phi = 0.5 * np.log1p(np.maximum(excess, -0.5))
+    if float(excess.min()) < -0.5:
+        log_phi = np.where(excess > -0.5, log_phi, np.log(np.clip(modulus, 1e-300, None)))
+    known = wrong < 0.5 * modulus
+    if known.all():
+        return counts * (log_phi + 1j * angle), counts * (8.0 * ULP * np.abs(angle) - np.log1p(-wrong / modulus))
+    log_phi = np.where(known, log_phi, np.log(np.clip(modulus + wrong, 1e-300, 1.0)))
+    relative = np.where(known, wrong, 0.0) / np.clip(modulus, 1e-300, None)
+    error = np.where(known, counts * (8.0 * ULP * np.abs(angle) - np.log1p(-relative)), math.log(3.0))
+    return counts * (log_phi + 1j * angle), error
+
+
+def _expm1_imaginary(angle: FloatArray) -> tuple[ComplexArray, ComplexArray]:
+    """Return e^{ia} - 1 and e^{ia} - 1 - ia, both to a few ulp."""
+    half = np.sin(0.5 * angle)
+    real = -2.0 * half * half
+    sine = np.sin(angle)
+    square = angle * angle
+    series = np.full_like(angle, -1.0 / math.factorial(15))
+    for power in (13, 11, 9, 7, 5, 3):
+        series = series * square + (-1.0) ** ((power - 1) // 2) / math.factorial(power)
+    rest = np.where(square < 0.25, series * square * angle, sine - angle)
+    return real + 1j * sine, real + 1j * rest

@@ -1,0 +1,224 @@
+r"""Links: the line engine on the difference of two laws, for rare events.
+
+Where most steps reveal nothing, their characteristic function hardly decays, and a line would need millions of nodes.
+But the steps that reveal nothing decide nothing. With barriers B < U the law up to U is that up to B plus a gap law, so
+
+    delta_U = delta_B + (delta_U - delta_B),
+
+where delta_B is small enough for a Chernoff bound, or known from a line or another link, and the bracket is again the
+delta of a positive measure, with e^{G_U} - e^{G_B} = e^{G_B} expm1(sum n log(1 + gap / phi_B)) in place of e^G. All of
+`line.Line` holds of it: the trapezoid rule adds aliases >= 0, Chernoff bounds these, and |gap| falls exponentially,
+because its density is smooth (`truncation.Shifted`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from opacus_edgeworth._types import FloatArray, IntArray
+from opacus_edgeworth.bounds import Bounds
+from opacus_edgeworth.composition import Composition
+from opacus_edgeworth.errors import OutOfReachError
+from opacus_edgeworth.inversion.characteristic import Group, gap_cf
+from opacus_edgeworth.inversion.grid import make_grid
+from opacus_edgeworth.inversion.law import Law, law_for_tilt
+from opacus_edgeworth.inversion.line import (
+    MAX_NODES,
+    Line,
+    compose_upper,
+    last_node,
+    make_lines,
+    node_distance,
+    served,
+)
+from opacus_edgeworth.inversion.quadrature import log_mgf_upper, tilted_steps
+from opacus_edgeworth.inversion.route import Piece, Router
+from opacus_edgeworth.inversion.saddle import log_kappa
+from opacus_edgeworth.inversion.truncation import shifted_bound
+from opacus_edgeworth.mechanisms import ULP
+
+MAX_WORK = 4e8
+"""Nodes times grid points."""
+SHARES = (1.0, 0.7, 0.45, 0.25)
+"""Points at which Chernoff bounds the aliases, as shares of the way to the piece's."""
+LARGEST_CHANGE = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Delta as the sum of lines and links.
+
+    Args:
+      lines: the line of the first law, unless that is negligible, and the links.
+      negligible: (c, upper bound on G(c)) of the first law, if it has no line.
+      left_out: what delta may have beyond the last barrier, and at the end of the first law.
+    """
+
+    lines: tuple[Line, ...]
+    negligible: tuple[float, float] | None
+    left_out: float
+
+    def delta(self, epsilon: float) -> Bounds:
+        """Return bounds on delta at any epsilon >= 0; sharp near the one that the chain was made for."""
+        parts = [line.delta(epsilon) for line in self.lines]
+        lower, upper = math.fsum(part.lower for part in parts), math.fsum(part.upper for part in parts)
+        upper += self.left_out
+        if self.negligible is not None:
+            c, log_mgf = self.negligible
+            log_bound = log_kappa(c) + log_mgf - (c - 1.0) * epsilon
+            upper += math.exp(min(log_bound + 1e-12 * (1.0 + abs(log_mgf) + c * epsilon), 700.0))
+        return Bounds(min(lower * (1.0 - 4.0 * ULP), 1.0), min(upper * (1.0 + 4.0 * ULP), 1.0))
+
+
+def chain_for_epsilon(router: Router, epsilon: float) -> Chain:
+    """Return a chain of lines for delta near epsilon > 0, in the remove direction.
+
+    Raises:
+      OutOfReachError: there is no affordable one.
+    """
+    steps, pieces = router.steps, router.route(epsilon)
+    first, *links = pieces
+    log_delta = float(np.logaddexp.reduce([piece.log_value for piece in pieces]))
+    law = law_for_tilt(steps, first.c, first.soft, first.barrier)
+    left_out = law_for_tilt(steps, 1.0, first.soft, pieces[-1].barrier).cut_off() + law.spill()
+    grid = make_grid(law, 0.0, first.right, 0.0)
+    lines, negligible = [], None
+    if first.negligible:
+        c = np.array([first.c])
+        negligible = (first.c, float(compose_upper(steps, log_mgf_upper(grid, c), c)[0]))
+    else:
+        lines.append(replace(make_lines(grid, first.c, ("remove",), epsilon)[0], cut_off=0.0))
+    for piece in links:
+        lines.append(make_link(steps, piece, epsilon, log_delta))
+    return Chain(tuple(lines), negligible, left_out)
+
+
+def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float) -> Line:
+    """Return a line, in the remove direction, for what the law gains between two barriers.
+
+    Args:
+      steps: the composition.
+      piece: the barriers, equal or at least W apart, c > 1, and points on both sides.
+      epsilon: where it is to be sharp.
+      log_delta: log of the delta of which it is a part, about: its error is pushed below that by e^-TARGET.
+
+    Raises:
+      OutOfReachError: it would need too many nodes.
+    """
+    below, barrier = piece.below, piece.barrier
+    assert below is not None
+    gap_left = piece.c - 1.0
+    c = 1.0 + gap_left
+    where = np.flatnonzero(barrier[:, 0] > below[:, 0])
+    counts = steps.steps
+    others = [c + share * (side - c) for side in (piece.left, piece.right) for share in SHARES]
+    highest = piece.right
+    soft = piece.soft
+    base_law = law_for_tilt(steps, c, soft, below)
+    gap_law = law_for_tilt(base_law.select(where).steps, c, soft[where], barrier[where], below[where])
+    bases = _groups(base_law, np.arange(steps.phases), c, highest)
+    gaps = _groups(gap_law, where, c, highest)
+    log_base, base_error = _log_mgf(bases, steps.phases)
+    log_gap, gap_error = (row[where] for row in _log_mgf(gaps, steps.phases))
+    log_share = log_gap - log_base[where]
+    change = float(counts[where] @ np.logaddexp(0.0, log_share))
+    if not change < LARGEST_CHANGE:
+        raise OutOfReachError("the law gains too much between the barriers")
+    log_peak = 0.5 * steps.gaussian * c * gap_left + float(log_base @ counts)
+    log_peak_error = 4.0 * ULP * steps.gaussian * c * gap_left + float(base_error @ counts)
+    log_peak_error += ULP * (counts.size + 4) * float(np.abs(log_base) @ counts)
+    chernoff = ((1.0, 0.0), *_chernoff_points(steps, (base_law, gap_law), where, others))
+    step = node_distance(c, chernoff, epsilon, log_delta, 0.0)
+
+    shifted = [(group, shifted_bound(group.tilted)) for group in gaps]
+    log_most = np.full(steps.phases, -math.inf)
+    log_most[where] = change + np.log(counts[where]) + log_share - np.logaddexp(0.0, log_share)
+    slack = float(counts @ base_error) + float(counts[where] @ gap_error) + 1e-9
+
+    def log_beyond_at(y: float) -> FloatArray:
+        """|(phi + gap)^n - phi^n| <= n |gap| (phi + gap)^{n-1}, with the last factor at c."""
+        terms = [log_most[group.where] + bound.log_bound(y)[0] for group, bound in shifted]
+        return np.atleast_1d(np.logaddexp.reduce(np.concatenate(terms)) + slack)
+
+    scale = math.exp(min(log_peak - gap_left * epsilon - log_delta, 700.0))
+    last, log_beyond = last_node(log_beyond_at, 4.0 * step, scale)
+    count = math.ceil(last / step) + 1
+    if count > MAX_NODES:
+        raise OutOfReachError(f"{count} nodes")
+    y = step * np.arange(count)
+    bases = _served(bases, float(y[-1]), counts)
+    gaps = _served(gaps, float(y[-1]), np.ones(steps.phases))
+    points = sum(group.tilted.grid.loss.size for group in (*bases, *gaps))
+    if points * (count + 64.0 * math.sqrt(count)) > MAX_WORK:
+        raise OutOfReachError(f"{count} nodes on {points} grid points")
+    value, wrong = gap_cf(steps, bases, gaps, step, count)
+    kernel = 1.0 / ((c + 1j * y) * (gap_left + 1j * y))
+    amplitude = value * kernel
+    size = np.abs(amplitude)
+    error = (wrong + 16.0 * ULP * np.abs(value)) * np.abs(kernel)
+    amplitude[0] *= 0.5
+    spill = base_law.spill() + gap_law.spill()
+    return Line(
+        c,
+        gap_left,
+        step,
+        y,
+        amplitude,
+        float(error.sum()) * (1.0 + 1e-9),
+        float(size.sum()),
+        float(size @ y),
+        log_peak,
+        log_peak_error,
+        float(log_beyond[0]),
+        chernoff,
+        spill,
+        spill,
+    )
+
+
+def _groups(law: Law, where: IntArray, tilt: float, highest: float) -> list[Group]:
+    """Return the phases `where`, whose laws these are, under a tilt, in groups that need about equally many scores."""
+    fineness = np.floor(np.log2(np.minimum(law.steps.noise_multiplier, 1.0)))
+    groups = []
+    for value in np.unique(fineness):
+        some = np.flatnonzero(fineness == value)
+        grid = make_grid(law.select(some), tilt, highest, 0.0)
+        groups.append(Group(where[some], tilted_steps(grid, np.array([tilt])), np.zeros(some.size)))
+    return groups
+
+
+def _served(groups: list[Group], reach: float, counts: FloatArray) -> list[Group]:
+    """Return the groups on grids that are fine enough for |y| <= reach."""
+    result = []
+    for group in groups:
+        tilted, unknown = served(group.tilted, reach, counts[group.where])
+        result.append(Group(group.where, tilted, unknown[0]))
+    return result
+
+
+def _log_mgf(groups: list[Group], phases: int) -> tuple[FloatArray, FloatArray]:
+    """Return K of every phase at the groups' tilt, and bounds on the errors, both (P,)."""
+    log_mgf, error = np.full(phases, -math.inf), np.zeros(phases)
+    for group in groups:
+        log_mgf[group.where], error[group.where] = group.tilted.log_mgf[0], group.tilted.log_mgf_error[0]
+    return log_mgf, error
+
+
+def _chernoff_points(
+    steps: Composition, laws: tuple[Law, Law], where: IntArray, points: list[float]
+) -> list[tuple[float, float]]:
+    """Return (c', upper bound on log(e^{G_U(c')} - e^{G_B(c')})) for the points c' > 1.
+
+    (phi + gap)^n - phi^n is at most n gap (phi + gap)^{n-1}, and at most (phi + gap)^n.
+    """
+    c = np.array(points)
+    base = log_mgf_upper(make_grid(laws[0], min(points), max(points), 0.0), c)
+    gap = log_mgf_upper(make_grid(laws[1], min(points), max(points), 0.0), c)
+    both = base.copy()
+    both[:, where] = np.logaddexp(base[:, where], gap) + 4.0 * ULP
+    share = np.logaddexp.reduce(np.log(steps.steps[where]) + gap - both[:, where], axis=1) + 1e-12
+    bound = compose_upper(steps, both, c) + np.minimum(share, 0.0)
+    return list(zip(points, bound.tolist(), strict=True))

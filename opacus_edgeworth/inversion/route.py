@@ -1,0 +1,299 @@
+r"""Which barriers to set for rare events, and where the lines and links go.
+
+Nothing here needs to be exact: every choice gives true bounds, a good one makes them narrow and cheap.
+
+On the real axis F(c) = e^{G(c) + (1-c) e} / (c (c - 1)) is least at the saddle point, and a line is well conditioned if
+F is about as large as delta there, and cheap if F falls quickly on it. For every pair of barriers the table below has F
+of the law between them; the route is the chain of pairs, from a law that matters little to the last barrier, with the
+least work. Barriers lie at equal losses of all phases, in proportion to epsilon.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr
+
+from opacus_edgeworth._types import FloatArray
+from opacus_edgeworth.composition import Composition
+from opacus_edgeworth.errors import OutOfReachError
+from opacus_edgeworth.inversion.grid import LOG_SQRT_2PI
+from opacus_edgeworth.inversion.law import FARTHEST, barrier_for, exact, softness
+from opacus_edgeworth.inversion.saddle import log_kappa
+from opacus_edgeworth.mechanisms import privacy_loss
+
+LOG_CUT = 30.0
+"""How far below delta the mass beyond the last barrier lies, in log."""
+NEGLIGIBLE = 28.0
+"""How far below delta, in log, the delta of a law lies that is bounded by Chernoff only."""
+WORST = 14.0
+"""By how much, in log, a piece may exceed delta: so much accuracy is lost."""
+LOSSES = np.array(
+    [
+        0.002,
+        0.005,
+        0.01,
+        0.02,
+        0.04,
+        0.07,
+        0.11,
+        0.16,
+        0.23,
+        0.32,
+        0.43,
+        0.56,
+        0.72,
+        0.9,
+        1.3,
+        2.0,
+        3.5,
+        7.0,
+        15.0,
+        50.0,
+        200.0,
+    ]
+)
+"""Losses at barriers, as multiples of epsilon."""
+LEAST_GAP, LARGEST_EXCESS, FINENESS = 1e-3, 700.0, 0.07
+"""Tilts of the table: from c - 1 = LEAST_GAP to (c - 1) epsilon = LARGEST_EXCESS, FINENESS apart in log(c - 1)."""
+MOST_EXCESS = 120.0
+"""How much, in log, F may exceed its target where Chernoff is to bound aliases: beyond, barriers hardly hold."""
+MAX_TABLE = 4e7
+MAX_REVISIONS = 8
+DECADES = np.geomspace(1.0, 3e4, 40)
+"""Ends of lines that are tried, in units of the integrand's width."""
+SOFT_SHARE, LARGE_SOFT_SHARE, LARGE_LOSS = 0.18, 0.5, 5.0
+"""Width of barriers, in u / s: sharp ones have their ends near, where e^{zL} turns less; for losses from LARGE_LOSS on,
+which grow as u / s, that is no advantage, and soft ones let the gap law's characteristic function fall faster."""
+LEAST_WORK = 1e5
+"""What a piece costs at least, in products of nodes and scores."""
+LARGEST_EXPONENT, OVERFLOW = 690.0, 1e280
+"""Where generating functions take off so far, nobody goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of delta: that of the law up to `barrier`, less that of the law up to `below`, if there is one.
+
+    Args:
+      soft, below, barrier: (P, 1).
+      c: where its line goes; `left` and `right` are points where Chernoff bounds the aliases well.
+      negligible: whether a Chernoff bound at c will do.
+      log_value: about log of its delta.
+    """
+
+    soft: FloatArray
+    below: FloatArray | None
+    barrier: FloatArray
+    c: float
+    left: float
+    right: float
+    negligible: bool
+    log_value: float
+
+
+class Router:
+    """Tables on the real line from which routes are read off: one composition, the remove direction, one delta."""
+
+    def __init__(self, steps: Composition, log_delta: float, epsilon: float) -> None:
+        """Make the tables for about these values.
+
+        Raises:
+          OutOfReachError: they would be too large.
+        """
+        self.steps = steps
+        self.log_delta = log_delta
+        self.s, self.q = steps.noise_multiplier[:, None], steps.sample_rate[:, None]
+        self.soft = softness(steps, SOFT_SHARE if epsilon < LARGE_LOSS else LARGE_SOFT_SHARE)
+        last = barrier_for(steps, log_delta - LOG_CUT, self.soft)
+        farthest = last + FARTHEST * self.soft
+        spacing = np.minimum(0.15, 0.2 * self.s)
+        points = math.ceil(float(((farthest + 9.0) / spacing).max()))
+        self.log_gap = np.arange(math.log(LEAST_GAP), math.log(LARGEST_EXCESS / epsilon), FINENESS)
+        if not points * steps.phases * self.log_gap.size <= MAX_TABLE:
+            raise OutOfReachError(f"{points} scores for each of {steps.phases} phases")
+        self.score = -9.0 + spacing * np.arange(points)
+        self.loss = privacy_loss(self.score, self.s, self.q)
+        self.density = spacing * np.exp(-0.5 * self.score**2 - LOG_SQRT_2PI) * (self.score <= farthest)
+        self.gap = np.exp(self.log_gap)
+        self.log_kappa = np.array([log_kappa(1.0 + gap) for gap in self.gap])
+        exponent = (1.0 + self.gap)[:, None, None] * self.loss
+        with np.errstate(divide="ignore"):
+            large = np.exp(np.minimum(exponent + np.log(self.density), LARGEST_EXPONENT)) - self.density
+        self.gain = np.where(exponent < 1.0, self.density * np.expm1(np.minimum(exponent, 1.0)), large)
+        self.ends = self._barriers(epsilon, last)
+        self.power, self.change = self._powers()
+        self.log_sum = self._log_sums()
+
+    def log_value(self, epsilon: float) -> float:
+        """Return about log of delta at epsilon."""
+        log_f = self._log_f(epsilon)
+        last = self.ends[-1]
+        pairs = [log_f[0, 0], *(log_f[k, k + 1] for k in range(len(self.ends) - 1))]
+        return float(np.logaddexp.reduce([self._saddle(None, last, pair)[1].log_value for pair in pairs]))
+
+    def route(self, epsilon: float) -> list[Piece]:
+        """Return the pieces of which delta at epsilon consists.
+
+        Raises:
+          OutOfReachError: there is no affordable route.
+        """
+        log_f = self._log_f(epsilon)
+        size = len(self.ends)
+        best: list[tuple[float, list[Piece]]] = []
+        for k in range(size):
+            options = [self._start(k, epsilon, log_f[k, k])]
+            for j in range(k):
+                if math.isfinite(best[j][0]):
+                    work, piece = self._link(j, k, log_f[j, k])
+                    options.append((best[j][0] + work, [*best[j][1], piece]))
+            best.append(min(options, key=lambda option: option[0]))
+        if not math.isfinite(best[-1][0]):
+            raise OutOfReachError("no affordable route")
+        return best[-1][1]
+
+    def _log_f(self, epsilon: float) -> FloatArray:
+        """Return log F of law k at [k, k] and of the difference of laws j < k at [j, k], (K, K, C)."""
+        return self.log_sum - self.gap * epsilon - self.log_gap - np.log1p(self.gap)
+
+    def _barriers(self, epsilon: float, last: FloatArray) -> list[FloatArray]:
+        """Return barriers at LOSSES, each in all phases at least W below the next one or equal to it."""
+        ends = [last]
+        for share in LOSSES[::-1]:
+            ratio = np.expm1(min(share * epsilon, 600.0)) / self.q + 1.0
+            barrier = exact(self.s * np.log(ratio) + 0.5 / self.s)
+            barrier = np.where(barrier > ends[0] - self.soft, ends[0], barrier)
+            if np.any(barrier < ends[0]):
+                ends.insert(0, barrier)
+        return ends
+
+    def _powers(self) -> tuple[FloatArray, FloatArray]:
+        """Return G of the first law, (C,), and what G gains from each law to the next, (K - 1, C)."""
+        counts, gain = self.steps.steps, []
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            chi = ndtr((self.ends[0] - self.score) / self.soft)
+            phi = np.einsum("cpj,pj->cp", self.gain, chi) - ndtr(-self.ends[0][:, 0] / np.hypot(1.0, self.soft[:, 0]))
+            power = (
+                np.log1p(np.where(phi < OVERFLOW, phi, math.inf)) @ counts
+                + 0.5 * self.steps.gaussian * (1.0 + self.gap) * self.gap
+            )
+            for below, barrier in zip(self.ends[:-1], self.ends[1:], strict=True):
+                low, high = (self.score - below) / self.soft, (self.score - barrier) / self.soft
+                between = np.where(low + high > 0.0, ndtr(-high) - ndtr(-low), ndtr(low) - ndtr(high))
+                more = np.einsum("cpj,pj->cp", self.gain + self.density, between)
+                gain.append(np.log1p(np.where(more < OVERFLOW, more / (1.0 + phi), math.inf)) @ counts)
+                phi = phi + more
+        return power, np.array(gain).reshape(-1, self.gap.size)
+
+    def _log_sums(self) -> FloatArray:
+        """Return log of e^G of law k at [k, k] and of the difference of laws j < k at [j, k], (K, K, C)."""
+        size = len(self.ends)
+        table = np.full((size, size, self.gap.size), math.inf)
+        below = self.power
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            for j in range(size):
+                table[j, j] = below
+                gained = np.zeros(self.gap.size)
+                for k in range(j + 1, size):
+                    gained = gained + self.change[k - 1]
+                    table[j, k] = below + np.where(gained < 600.0, np.log(np.expm1(gained)), gained)
+                if j + 1 < size:
+                    below = below + self.change[j]
+        return np.where(np.isnan(table), math.inf, table)
+
+    def _start(self, k: int, epsilon: float, log_f: FloatArray) -> tuple[float, list[Piece]]:
+        """Return the work for the law up to barrier k and the piece, negligible if that will do."""
+        bound = self.log_sum[k, k] + self.log_kappa - self.gap * epsilon
+        small = np.flatnonzero(bound < self.log_delta - NEGLIGIBLE)
+        if small.size:
+            at = int(small[0])  # a higher tilt asks for more of the barrier
+            c = 1.0 + float(self.gap[at])
+            return LEAST_WORK, [Piece(self.soft, None, self.ends[k], c, c, c, True, float(bound[at]))]
+        at, piece = self._saddle(None, self.ends[k], log_f)
+        if not (piece.log_value < self.log_delta + WORST and at < log_f.size - 1):
+            return math.inf, [piece]
+        law = (self.gain[at] + self.density) * ndtr((self.ends[k] - self.score) / self.soft)
+        law /= law.sum(axis=1, keepdims=True)
+        step = self._step(log_f, at)[0]
+        for last in DECADES * step:
+            with np.errstate(divide="ignore"):
+                decay = np.log(np.abs(np.einsum("pj,pj->p", law, np.exp(1j * last * self.loss)))) @ self.steps.steps
+            if decay - 0.5 * self.steps.gaussian * last**2 < -30.0:
+                return LEAST_WORK + 2.0 * self._size(last) * last / step, [piece]
+        return math.inf, [piece]
+
+    def _link(self, j: int, k: int, log_f: FloatArray) -> tuple[float, Piece]:
+        """Return the work for what the law gains between two barriers, and the piece."""
+        at, piece = self._saddle(self.ends[j], self.ends[k], log_f)
+        if not piece.log_value < self.log_delta + WORST:
+            return math.inf, piece
+        height = np.minimum(0.9 * math.pi * self.s, 5.0 * self.soft)[:, 0]
+        s, q = self.s[:, 0], self.q[:, 0]
+        where = (self.ends[j] < self.ends[k])[:, 0]
+        score = self.ends[j][:, 0] - 2.0 * self.soft[:, 0]
+        rising = q * np.exp(np.minimum(score / s - 0.5 / s**2, 600.0))
+        turn = np.arctan2(rising * np.sin(height / s), 1.0 - q + rising * np.cos(height / s))
+        log_need = 32.0 + max(piece.log_value - self.log_delta, 0.0) + 0.5 * (height / self.soft[:, 0]) ** 2
+        last = float((log_need / np.maximum(turn, 1e-300))[where].max())
+        step = self._step(log_f, at)[0] if 0 < at < log_f.size - 1 else math.inf
+        return LEAST_WORK + self._size(last) * last / step, piece
+
+    def _saddle(self, below: FloatArray | None, barrier: FloatArray, log_f: FloatArray) -> tuple[int, Piece]:
+        """Return where on the table a line is best put, and the piece.
+
+        That is near the saddle point, where F is least; but where G takes off close to it, at some distance from there.
+        """
+        at = int(np.argmin(log_f))
+        if not (0 < at < log_f.size - 1 and math.isfinite(log_f[at])):
+            value = math.inf if at == 0 else -math.inf
+            return at, Piece(self.soft, below, barrier, 1.0 + float(self.gap[at]), 1.0, 1.0, False, value)
+        near = np.flatnonzero(log_f < log_f[at] + 3.0)
+        best = max(near[(near > 0) & (near < log_f.size - 1)], key=lambda i: self._step(log_f, i)[0])
+        _, left, right = self._step(log_f, best)
+        below_left = np.flatnonzero(log_f[:at] > log_f[at] + 0.5)
+        low = self.gap[below_left[-1]] if below_left.size else 0.0
+        high = self.gap[at + 1 + int(np.argmax(log_f[at + 1 :] > log_f[at] + 0.5))]
+        width = 0.5 * (high - low)
+        value = float(log_f[at]) + math.log(width / 2.51)
+        return best, Piece(
+            self.soft, below, barrier, *(1.0 + float(self.gap[i]) for i in (best, left, right)), False, value
+        )
+
+    def _step(self, log_f: FloatArray, at: int) -> tuple[float, int, int]:
+        """Return the distance of nodes on a line there, and the points left and right at which Chernoff allows it."""
+        excess = log_f - self.log_delta + 32.0
+        room = 2.0 * math.pi * np.abs(self.gap - self.gap[at]) / np.maximum(excess, 1.0) * (excess < MOST_EXCESS)
+        left, right = int(np.argmax(room[:at])), at + 1 + int(np.argmax(room[at + 1 :]))
+        return float(max(min(room[left], room[right]), 1e-300)), left, right
+
+    def _size(self, last: float) -> float:
+        """Return about how many scores a line up to |y| = last needs."""
+        spacing = 2.0 * math.pi / (2.0 * math.sqrt(20.0) / self.soft + last / self.s)
+        spacing = np.minimum(spacing, 2.0 * math.pi * 0.9 * math.pi * self.s / (50.0 + 3.0 * last))
+        return float(((self.ends[-1] + FARTHEST * self.soft) / spacing).sum())
+
+
+def router_for_delta(steps: Composition, delta: float, start: float) -> tuple[Router, float]:
+    """Return tables for about the epsilon at which `delta` is reached, and that epsilon; `start` is a first guess.
+
+    Raises:
+      OutOfReachError: none is found.
+    """
+    log_delta, epsilon = math.log(delta), start
+    for _ in range(MAX_REVISIONS):
+        router = Router(steps, log_delta, epsilon)
+        ratios = epsilon * np.geomspace(1e-4, 4.0, 60)
+        excess = np.array([router.log_value(float(at)) for at in ratios]) - log_delta
+        above = np.flatnonzero(excess > 0.0)
+        at = int(above[-1]) if above.size else 0
+        if 0 < at < ratios.size - 1 and math.isfinite(excess[at] + excess[at + 1]):
+            share = excess[at] / (excess[at] - excess[at + 1])
+            found = float(ratios[at] * (ratios[at + 1] / ratios[at]) ** share)
+        else:
+            found = float(ratios[at])
+        if 0.7 < found / epsilon < 1.4:
+            return router, found
+        epsilon = found
+    raise OutOfReachError("no epsilon")
