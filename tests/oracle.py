@@ -1,27 +1,43 @@
 r"""An independent judge: delta of composed Poisson-subsampled Gaussians in ball arithmetic (python-flint).
 
-It shares nothing with the package but the mathematics: another contour (bent towards the right, so that the integrand
-falls exponentially), another line in the score (shifted into the complex plane, so that the inner integrand falls
-too), another arithmetic (balls of 160 bits, whose radii bound rounding rigorously). What is not rigorous is the
-discretisation: both trapezoid rules are refined until two levels agree, and that agreement is returned.
+It shares nothing with the package but the mathematics, and no code. Its contour bends towards the right from a saddle
+point, its scores lie on lines shifted into the complex plane, its arithmetic is that of balls of 128 bits, whose radii
+bound rounding rigorously. What is not rigorous is the discretisation: both rules are refined, on another path, until
+two levels agree, and that agreement is returned. Paths and steps are chosen in `oracle_plan`, in floating point.
 
-    delta_remove(e) = (1/pi) Int_0^inf Im[ e^{Phi(z) + (1-z) e} / (z (z-1)) (X'(y) + i) ] dy,  z = X(y) + i y,
-    X(y) = sqrt(c^2 + 2 A (sqrt(y^2 + y0^2) - y0)),  A = min(0.45 pi s_min^2, 1.4),  y0 = 5 / sd,
+    delta_remove(e) = (1/pi) Im Int e^{Phi(z) + (1-z) e} / (z (z-1)) dz       from c > 1 upwards,
+    delta_add(e)    = (1/pi) Im Int e^{Phi(z) + z e} / (z (z-1)) dz           from c < 0 upwards,
 
-and Phi(1 - z) in place of Phi(z) for the add direction.
+Phi = sum of n log phi, phi(z) = E_Q[e^{z L}] = e^{z base} (1 + E_Q[e^{z (L - base)} - 1]). In the remove direction the
+integral with a constant loss <= 0 in place of all steps vanishes, so it is subtracted from the integrand: what stays is
+as small as delta where few steps reveal anything. Events beyond a barrier count as L = base, which moves delta by at
+most the mass there; delta up to one barrier and the difference to the next one may have paths of their own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
 
 import numpy as np
 from flint import acb, arb, ctx
+from oracle_plan import (
+    NODES,
+    History,
+    Law,
+    Line,
+    Part,
+    Path,
+    Plan,
+    node_lines,
+    plan_parts,
+)
 
-History = Sequence[tuple[float, float, int]]
-BITS = 160
-AGREEMENT = 1e-14
+BITS = 128
+AGREEMENT = 1e-12
+GROWTH = 1.25
+"""How much finer each level is, in both rules."""
+LEVELS = 5
 
 
 def _upper_tail(x: arb) -> arb:
@@ -31,9 +47,13 @@ def _upper_tail(x: arb) -> arb:
 
 def gaussian_delta(epsilon: float, noise_multiplier: float, steps: int) -> arb:
     """Return delta of unsampled Gaussian steps, in closed form (Balle & Wang 2018, Theorem 8)."""
-    ctx.prec = BITS
+    ctx.prec = 4 * BITS
     mu = arb(steps).sqrt() / arb(noise_multiplier)
-    e = arb(epsilon)
+    return _gaussian_delta(arb(epsilon), mu)
+
+
+def _gaussian_delta(e: arb, mu: arb) -> arb:
+    """Return delta of a Gaussian whose mean is mu standard deviations away."""
     return _upper_tail(e / mu - mu / 2) - e.exp() * _upper_tail(e / mu + mu / 2)
 
 
@@ -52,126 +72,160 @@ def single_step_delta(epsilon: float, noise_multiplier: float, sample_rate: floa
     return _upper_tail(-t) - e.exp() * ((1 - q) * _upper_tail(-t) + q * _upper_tail(1 / s - t))
 
 
-def delta(history: History, epsilon: float, direction: str) -> tuple[arb, float]:
-    """Return delta as a ball, and the relative difference of the last two levels of refinement.
+def exact_delta(history: History, epsilon: float, direction: str) -> arb | None:
+    """Return delta by a closed form, if there is one: no step, one step, unsampled steps."""
+    steps = [(s, q, n) for s, q, n in history if n > 0 and q > 0]
+    if not steps:
+        return arb(0)
+    if all(q == 1 for _, q, _ in steps):
+        ctx.prec = 4 * BITS
+        return _gaussian_delta(arb(epsilon), sum((n / arb(s) ** 2 for s, _, n in steps), arb(0)).sqrt())
+    if len(steps) == 1 and steps[0][2] == 1:
+        return single_step_delta(epsilon, steps[0][0], steps[0][1], direction)
+    return None
+
+
+def judge(history: History, epsilon: float, time_limit: float = math.inf) -> tuple[arb, float]:
+    """Return the larger of the two directions' delta, by closed forms where there are any, and its relative error."""
+    found = []
+    for direction in ("remove", "add"):
+        exact = exact_delta(history, epsilon, direction)
+        found.append((exact, 0.0) if exact is not None else delta(history, epsilon, direction, time_limit=time_limit))
+    return max(found, key=lambda item: float(item[0].mid()))
+
+
+def delta(
+    history: History, epsilon: float, direction: str, *, agreement: float = AGREEMENT, time_limit: float = math.inf
+) -> tuple[arb, float]:
+    """Return delta as a ball, and its relative error: the difference of the last two levels, and the mass cut off.
+
+    Args:
+      history: (noise_multiplier, sample_rate, steps) triples.
+      epsilon: >= 0.
+      direction: "remove" or "add".
+      agreement: relative difference of two levels that is accepted.
+      time_limit: seconds.
 
     Raises:
-      ArithmeticError: two levels did not agree to AGREEMENT.
+      ArithmeticError: two levels did not agree, or not within the time.
     """
-    if direction == "add" and all(q < 1 for _, q, _ in history):
+    if direction == "add" and all(q < 1 for _, q, n in history if n > 0):
         limit = -math.fsum(n * math.log1p(-q) for _, q, n in history)
         if epsilon >= limit * (1 + 1e-12):
             return arb(0), 0.0
-    c, sd = _saddle(history, epsilon, direction)
+    deadline = time.monotonic() + time_limit
+    plan = plan_parts(history, epsilon, direction, deadline)
     previous, difference = None, math.inf
-    for level in range(6):
-        value = _integral(history, epsilon, direction, c, sd, 2.0**-level)
+    for level in range(LEVELS):
+        value = _value(plan, level, deadline)
         if previous is not None:
             difference = abs(float(value.mid()) / float(previous.mid()) - 1)
-            if difference < AGREEMENT:
-                return value, difference
+            if difference < agreement:
+                return value, difference + math.exp(plan.log_cut) / float(value.mid())
         previous = value
     raise ArithmeticError(f"{history}, {epsilon}, {direction}: levels agree to {difference:g} only")
 
 
-def _integral(history: History, epsilon: float, direction: str, c: float, sd: float, fineness: float) -> arb:
-    """Return the trapezoid rule in t, y = t sqrt(1 + t^2/100) / sd."""
-    ctx.prec = BITS
-    bend = min(0.45 * math.pi * min(s for s, _, _ in history) ** 2, 1.4)
-    start = 5.0 / sd
-    step = 0.25 * fineness
-    farthest = math.sqrt(c * c + 2 * bend * 400 / sd)
-    tables = [_table(s, q, direction, farthest, fineness) for s, q, _ in history]
-    total, largest = arb(0), 0.0
-    for k in range(100_000):
-        t = arb(step) * k
-        root = (1 + t * t / 100).sqrt()
-        y = t * root / arb(sd)
-        slope_y = (root + t * t / (100 * root)) / arb(sd)
-        hyp = (y * y + arb(start) ** 2).sqrt()
-        x = (arb(c) ** 2 + 2 * arb(bend) * (hyp - arb(start))).sqrt()
-        slope_x = arb(bend) * y / (hyp * x)
-        z = acb(x, y)
-        at = z if direction == "remove" else 1 - z
-        exponent = (1 - z) * arb(epsilon)
-        for (s, q, n), table in zip(history, tables, strict=True):
-            exponent += n * (at * (at - 1) / (2 * arb(s) ** 2) if q == 1 else _phi(table, at).log())
-        value = (exponent.exp() / (z * (z - 1)) * acb(slope_x, 1)).imag * slope_y
-        total += value / 2 if k == 0 else value
-        size = abs(float(value.mid()))
-        largest = max(largest, size)
-        if size < 1e-20 * largest and float(t) > 6:
-            break
-    return total * arb(step) / arb.pi()
+def _value(plan: Plan, level: int, deadline: float) -> arb:
+    """Return delta at one level.
+
+    Raises:
+      ArithmeticError: it is not what was planned for: the plan's tolerances, relative to delta, are void.
+    """
+    ctx.prec = BITS + math.ceil(2 * max(plan.log_condition, 0.0))
+    integral = _Integral(plan, level, deadline)
+    value = sum((integral.value(part) for part in plan.parts), arb(0))
+    if not abs(float((value * arb(-plan.log_delta).exp()).mid()) - 1) < 0.01:
+        raise ArithmeticError(f"{value.str(5)}, planned exp({plan.log_delta:.3f})")
+    return value
 
 
-def _table(s: float, q: float, direction: str, farthest: float, fineness: float) -> list[tuple[acb, acb]] | None:
-    """Return (log of density times step, loss) on the shifted line of scores."""
-    if q == 1:
-        return None
-    sign = 1 if direction == "remove" else -1
-    shift = min(0.8 * math.pi * s, 5.0)
-    step = 0.25 * min(1.0, s) * fineness
-    low, high = -14.0, 14.0
-    if direction == "remove":
-        high += farthest / s
-    else:
-        low -= farthest / s
-    sigma, rate = arb(s), arb(q)
-    table = []
-    for j in range(math.floor(low / step), math.ceil(high / step) + 1):
-        u = acb(arb(step) * j, sign * arb(shift))
-        w = u / sigma - 1 / (2 * sigma * sigma)
-        loss = (1 - rate + rate * w.exp()).log()
-        table.append((-u * u / 2 + (arb(step) / (2 * arb.pi()).sqrt()).log(), loss))
-    return table
+class _Integral:
+    """The integral of one part at one level of fineness."""
+
+    def __init__(self, plan: Plan, level: int, deadline: float) -> None:
+        self.plan, self.level, self.deadline = plan, level, deadline
+        self.tables: dict[tuple[int, int, float, float], dict[int, tuple[acb, acb]]] = {}
+
+    def value(self, part: Part) -> arb:
+        """Return the sum over all panels; the path is another one at each level."""
+        old = part.path
+        path = Path(
+            old.start + 0.04 * self.level * old.scale, old.slope * (1 + 0.02 * self.level), old.onset, old.scale
+        )
+        count = round(NODES * GROWTH**self.level)
+        rule = [arb.legendre_p_root(count, k, True) for k in range(count)]
+        problem = self.plan.problem
+        t, weights = [], []
+        for a, b in part.panels:
+            middle, half = (arb(a) + arb(b)) / 2, (arb(b) - arb(a)) / 2
+            t += [middle + half * x for x, _ in rule]
+            weights += [half * w for _, w in rule]
+        floats = np.array([float(x.mid()) for x in t])
+        zeta, slope = path.zeta(floats)
+        log_tol = self.plan.log_delta - 30.0 - 6.0 * self.level - np.log(np.abs(slope) * part.panels[-1][1])
+        barriers = [part.index] if part.index == 0 else [part.index, part.index - 1]
+        lines = {k: node_lines(problem, zeta, log_tol, k) for k in barriers}
+        total = arb(0)
+        for i, x in enumerate(t):
+            if time.monotonic() > self.deadline:
+                raise ArithmeticError("out of time")
+            at, derivative = _point(path, x)
+            powers = [self._power(at, k, [law[i] for law in lines[k]]) for k in barriers]
+            if part.index > 0:
+                powers[0] -= powers[1]
+            elif problem.atom:
+                powers[0] -= 1
+            total += (powers[0] * self._factor(at) * derivative).imag * weights[i]
+        return total / arb.pi()
+
+    def _factor(self, at: acb) -> acb:
+        """Return what stands before the powers."""
+        problem, e = self.plan.problem, arb(self.plan.problem.epsilon)
+        exponent = (1 - at) * e if problem.remove else at * e
+        for law in problem.laws:
+            exponent += law.steps * at * _base(law)
+        for s, n in problem.gaussian:
+            exponent += n * at * (at - 1) / (2 * arb(s) ** 2)
+        return exponent.exp() / (at * (at - 1))
+
+    def _power(self, at: acb, barrier: int, lines: list[Line]) -> acb:
+        """Return the product of (1 + E)^n."""
+        product = acb(1)
+        for i, (law, line) in enumerate(zip(self.plan.problem.laws, lines, strict=True)):
+            step = line.step / GROWTH**self.level
+            table = self.tables.setdefault((i, barrier, line.share, step), {})
+            total = acb(0)
+            for j in range(math.floor(line.low / step), math.ceil(line.high / step) + 1):
+                node = table.get(j)
+                if node is None:
+                    node = table[j] = self._node(law, barrier, line.share, step, j)
+                total += node[0] * ((at * node[1]).exp() - 1)
+            product *= (1 + total) ** law.steps
+        return product
+
+    def _node(self, law: Law, barrier: int, share: float, step: float, j: int) -> tuple[acb, acb]:
+        """Return weight (density, barrier and step) and lambda at one score."""
+        h = arb(step)
+        u = acb(h * (arb(j) + arb(self.level) / 2), arb(share * law.reach))
+        s, q = arb(law.noise), arb(law.rate)
+        w = u / s - 1 / (2 * s * s)
+        loss = (1 + q / (1 - q) * w.exp()).log() if law.quiet else (1 + q * (w.exp() - 1)).log()
+        weight = (-u * u / 2).exp() * h / (2 * arb.pi()).sqrt()
+        away = (u - arb(law.barriers[barrier])) / (arb(law.softness) * arb(2).sqrt())
+        if float(away.real.mid()) > -9:
+            weight *= away.erfc() / 2
+        return weight, loss
 
 
-def _phi(table: list[tuple[acb, acb]] | None, z: acb) -> acb:
-    """Return E_Q[e^{zL}]."""
-    assert table is not None
-    total = acb(0)
-    for log_density, loss in table:
-        total += (log_density + z * loss).exp()
-    return total
+def _base(law: Law) -> arb:
+    """Return the loss from which lambda counts."""
+    return (1 - arb(law.rate)).log() if law.quiet else arb(0)
 
 
-def _saddle(history: History, epsilon: float, direction: str) -> tuple[float, float]:
-    """Return about the minimiser of G(c) + (1 - c) epsilon - log c (c - 1) over c > 1, and the width there (floats)."""
-
-    def log_cgf(c: float) -> float:
-        t = c if direction == "remove" else 1 - c
-        value = 0.0
-        for s, q, n in history:
-            if q == 1:
-                value += n * t * (t - 1) / (2 * s * s)
-                continue
-            step = 0.2 * min(1.0, s)
-            low, high = (-9.0, 9.0 + max(t, 0) / s) if t > 0 else (-9.0 + t / s, 9.0)
-            u = np.arange(low, high, step)
-            w = u / s - 0.5 / s**2
-            loss = np.logaddexp(np.log1p(-q), np.log(q) + w)
-            growth = np.expm1(t * loss) - t * np.expm1(loss) if np.max(np.abs(t * loss)) < 300 else None
-            if growth is not None:
-                value += n * math.log1p(float(np.sum(growth * np.exp(-u * u / 2)) * step / math.sqrt(2 * math.pi)))
-            else:
-                e = t * loss - u * u / 2
-                value += n * (e.max() + math.log(float(np.exp(e - e.max()).sum()) * step / math.sqrt(2 * math.pi)))
-        return value
-
-    def objective(log_gap: float) -> float:
-        d = math.exp(log_gap)
-        return log_cgf(1 + d) - d * epsilon - math.log(d * (1 + d))
-
-    grid = np.linspace(-12, 7, 77)
-    values = [objective(x) for x in grid]
-    best = int(np.argmin(values))
-    low, high = grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)]
-    for _ in range(40):
-        a, b = low + (high - low) * 0.382, low + (high - low) * 0.618
-        low, high = (low, b) if objective(a) < objective(b) else (a, high)
-    d = math.exp(0.5 * (low + high))
-    width = 0.02 * d
-    c = 1 + d
-    curvature = (log_cgf(c + width) - 2 * log_cgf(c) + log_cgf(c - width)) / width**2
-    return c, math.sqrt(max(curvature, 0.0) + 1 / c**2 + 1 / d**2)
+def _point(path: Path, t: arb) -> tuple[acb, acb]:
+    """Return zeta and its derivative by t."""
+    scale, onset, slope = arb(path.scale), arb(path.onset), arb(path.slope)
+    y = scale * t.sinh()
+    root = (y * y + onset * onset).sqrt()
+    return acb(arb(path.start) + slope * (root - onset), y), acb(slope * y / root, 1) * scale * t.cosh()

@@ -195,12 +195,19 @@ def _log_power(x: ComplexArray, wrong: FloatArray, counts: FloatArray | float) -
 
 def _expm1_imaginary(angle: FloatArray) -> tuple[ComplexArray, ComplexArray]:
     """Return e^{ia} - 1 and e^{ia} - 1 - ia, both to a few ulp."""
+    first = np.empty(angle.shape, dtype=complex)
     half = np.sin(0.5 * angle)
-    real = -2.0 * half * half
-    sine = np.sin(angle)
-    square = angle * angle
-    series = np.full_like(angle, -1.0 / math.factorial(15))
-    for power in (13, 11, 9, 7, 5, 3):
-        series = series * square + (-1.0) ** ((power - 1) // 2) / math.factorial(power)
-    rest = np.where(square < 0.25, series * square * angle, sine - angle)
-    return real + 1j * sine, real + 1j * rest
+    np.multiply(half, -2.0 * half, out=first.real)
+    np.sin(angle, out=first.imag)
+    rest = first.copy()
+    rest.imag -= angle
+    small = np.abs(angle) < 0.5
+    if small.any():  # where the difference would cancel
+        a = angle[small]
+        square = a * a
+        series = np.full_like(a, -1.0 / math.factorial(15))
+        for power in (13, 11, 9, 7, 5, 3):
+            series *= square
+            series += (-1.0) ** ((power - 1) // 2) / math.factorial(power)
+        rest.imag[small] = series * square * a
+    return first, rest

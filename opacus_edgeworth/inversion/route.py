@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import ndtr
 
 from opacus_edgeworth._types import FloatArray
@@ -61,9 +62,10 @@ LEAST_GAP, LARGEST_EXCESS, FINENESS = 1e-3, 700.0, 0.07
 MOST_EXCESS = 120.0
 """How much, in log, F may exceed its target where Chernoff is to bound aliases: beyond, barriers hardly hold."""
 MAX_TABLE = 4e7
-MAX_REVISIONS = 8
-DECADES = np.geomspace(1.0, 3e4, 40)
-"""Ends of lines that are tried, in units of the integrand's width."""
+MAX_REVISIONS, LOWEST, HIGHEST = 8, 1e-3, 3.0
+"""How often tables are made anew for an epsilon, which lies between these multiples of the last one."""
+DECADES = np.geomspace(1.0, 3e4, 24)
+"""Ends of lines that are tried, in units of the distance of nodes."""
 SOFT_SHARE, LARGE_SOFT_SHARE, LARGE_LOSS = 0.18, 0.5, 5.0
 """Width of barriers, in u / s: sharp ones have their ends near, where e^{zL} turns less; for losses from LARGE_LOSS on,
 which grow as u / s, that is no advantage, and soft ones let the gap law's characteristic function fall faster."""
@@ -128,11 +130,14 @@ class Router:
         self.log_sum = self._log_sums()
 
     def log_value(self, epsilon: float) -> float:
-        """Return about log of delta at epsilon."""
-        log_f = self._log_f(epsilon)
-        last = self.ends[-1]
-        pairs = [log_f[0, 0], *(log_f[k, k + 1] for k in range(len(self.ends) - 1))]
-        return float(np.logaddexp.reduce([self._saddle(None, last, pair)[1].log_value for pair in pairs]))
+        """Return about log of delta at epsilon: the saddle points of the law up to the first barrier, and of all gaps."""
+        pairs = [self.log_sum[0, 0], *(self.log_sum[k, k + 1] for k in range(len(self.ends) - 1))]
+        log_f = np.array(pairs) - self._log_kernel(epsilon)
+        at = np.clip(np.argmin(log_f, axis=1), 1, self.gap.size - 2)[:, None] + np.array([-1, 0, 1])
+        left, middle, right = np.minimum(np.take_along_axis(log_f, at, axis=1), 1e6).T
+        # in log(c - 1), in which the table is uniform
+        curvature = np.maximum((left + right - 2.0 * middle) / FINENESS**2, 0.1)
+        return float(np.logaddexp.reduce(middle + self.log_gap[at[:, 1]] - 0.5 * np.log(2.0 * math.pi * curvature)))
 
     def route(self, epsilon: float) -> list[Piece]:
         """Return the pieces of which delta at epsilon consists.
@@ -140,23 +145,24 @@ class Router:
         Raises:
           OutOfReachError: there is no affordable route.
         """
-        log_f = self._log_f(epsilon)
+        log_f = self.log_sum - self._log_kernel(epsilon)  # (K, K, C)
         size = len(self.ends)
         best: list[tuple[float, list[Piece]]] = []
         for k in range(size):
             options = [self._start(k, epsilon, log_f[k, k])]
-            for j in range(k):
-                if math.isfinite(best[j][0]):
-                    work, piece = self._link(j, k, log_f[j, k])
-                    options.append((best[j][0] + work, [*best[j][1], piece]))
+            if not (options[0][1] and options[0][1][0].negligible):
+                for j in range(k):
+                    if math.isfinite(best[j][0]):
+                        work, piece = self._link(j, k, log_f[j, k])
+                        options.append((best[j][0] + work, [*best[j][1], *piece]))
             best.append(min(options, key=lambda option: option[0]))
         if not math.isfinite(best[-1][0]):
             raise OutOfReachError("no affordable route")
         return best[-1][1]
 
-    def _log_f(self, epsilon: float) -> FloatArray:
-        """Return log F of law k at [k, k] and of the difference of laws j < k at [j, k], (K, K, C)."""
-        return self.log_sum - self.gap * epsilon - self.log_gap - np.log1p(self.gap)
+    def _log_kernel(self, epsilon: float) -> FloatArray:
+        """Return log of c (c - 1) e^{(c - 1) epsilon} on the table, (C,)."""
+        return self.gap * epsilon + self.log_gap + np.log1p(self.gap)
 
     def _barriers(self, epsilon: float, last: FloatArray) -> list[FloatArray]:
         """Return barriers at LOSSES, each in all phases at least W below the next one or equal to it."""
@@ -211,24 +217,25 @@ class Router:
             at = int(small[0])  # a higher tilt asks for more of the barrier
             c = 1.0 + float(self.gap[at])
             return LEAST_WORK, [Piece(self.soft, None, self.ends[k], c, c, c, True, float(bound[at]))]
-        at, piece = self._saddle(None, self.ends[k], log_f)
-        if not (piece.log_value < self.log_delta + WORST and at < log_f.size - 1):
-            return math.inf, [piece]
+        found = self._saddle(None, self.ends[k], log_f)
+        if found is None:
+            return math.inf, []
+        at, step, piece = found
         law = (self.gain[at] + self.density) * ndtr((self.ends[k] - self.score) / self.soft)
         law /= law.sum(axis=1, keepdims=True)
-        step = self._step(log_f, at)[0]
         for last in DECADES * step:
             with np.errstate(divide="ignore"):
                 decay = np.log(np.abs(np.einsum("pj,pj->p", law, np.exp(1j * last * self.loss)))) @ self.steps.steps
             if decay - 0.5 * self.steps.gaussian * last**2 < -30.0:
                 return LEAST_WORK + 2.0 * self._size(last) * last / step, [piece]
-        return math.inf, [piece]
+        return math.inf, []
 
-    def _link(self, j: int, k: int, log_f: FloatArray) -> tuple[float, Piece]:
+    def _link(self, j: int, k: int, log_f: FloatArray) -> tuple[float, list[Piece]]:
         """Return the work for what the law gains between two barriers, and the piece."""
-        at, piece = self._saddle(self.ends[j], self.ends[k], log_f)
-        if not piece.log_value < self.log_delta + WORST:
-            return math.inf, piece
+        found = self._saddle(self.ends[j], self.ends[k], log_f)
+        if found is None:
+            return math.inf, []
+        _, step, piece = found
         height = np.minimum(0.9 * math.pi * self.s, 5.0 * self.soft)[:, 0]
         s, q = self.s[:, 0], self.q[:, 0]
         where = (self.ends[j] < self.ends[k])[:, 0]
@@ -237,36 +244,36 @@ class Router:
         turn = np.arctan2(rising * np.sin(height / s), 1.0 - q + rising * np.cos(height / s))
         log_need = 32.0 + max(piece.log_value - self.log_delta, 0.0) + 0.5 * (height / self.soft[:, 0]) ** 2
         last = float((log_need / np.maximum(turn, 1e-300))[where].max())
-        step = self._step(log_f, at)[0] if 0 < at < log_f.size - 1 else math.inf
-        return LEAST_WORK + self._size(last) * last / step, piece
+        return LEAST_WORK + self._size(last) * last / step, [piece]
 
-    def _saddle(self, below: FloatArray | None, barrier: FloatArray, log_f: FloatArray) -> tuple[int, Piece]:
-        """Return where on the table a line is best put, and the piece.
+    def _saddle(
+        self, below: FloatArray | None, barrier: FloatArray, log_f: FloatArray
+    ) -> tuple[int, float, Piece] | None:
+        """Return where on the table a line is best put, the distance of its nodes, and the piece; None if nowhere.
 
         That is near the saddle point, where F is least; but where G takes off close to it, at some distance from there.
         """
-        at = int(np.argmin(log_f))
-        if not (0 < at < log_f.size - 1 and math.isfinite(log_f[at])):
-            value = math.inf if at == 0 else -math.inf
-            return at, Piece(self.soft, below, barrier, 1.0 + float(self.gap[at]), 1.0, 1.0, False, value)
-        near = np.flatnonzero(log_f < log_f[at] + 3.0)
-        best = max(near[(near > 0) & (near < log_f.size - 1)], key=lambda i: self._step(log_f, i)[0])
-        _, left, right = self._step(log_f, best)
-        below_left = np.flatnonzero(log_f[:at] > log_f[at] + 0.5)
-        low = self.gap[below_left[-1]] if below_left.size else 0.0
-        high = self.gap[at + 1 + int(np.argmax(log_f[at + 1 :] > log_f[at] + 0.5))]
-        width = 0.5 * (high - low)
-        value = float(log_f[at]) + math.log(width / 2.51)
-        return best, Piece(
-            self.soft, below, barrier, *(1.0 + float(self.gap[i]) for i in (best, left, right)), False, value
-        )
-
-    def _step(self, log_f: FloatArray, at: int) -> tuple[float, int, int]:
-        """Return the distance of nodes on a line there, and the points left and right at which Chernoff allows it."""
+        at, size, gap = int(np.argmin(log_f)), log_f.size, self.gap
+        if not (0 < at < size - 1 and math.isfinite(log_f[at])):
+            return None
+        low = at - int(np.argmax(log_f[at::-1] > log_f[at] + 0.5))
+        high = at + int(np.argmax(log_f[at:] > log_f[at] + 0.5))
+        log_value = float(log_f[at] + np.log(0.5 * (gap[high] - gap[low]) / 2.51 + 1e-300))
+        if not log_value < self.log_delta + WORST:
+            return None
+        near = np.flatnonzero(log_f[1:-1] < log_f[at] + 3.0) + 1
+        near = near[np.linspace(0, near.size - 1, min(near.size, 8)).astype(int)]
         excess = log_f - self.log_delta + 32.0
-        room = 2.0 * math.pi * np.abs(self.gap - self.gap[at]) / np.maximum(excess, 1.0) * (excess < MOST_EXCESS)
-        left, right = int(np.argmax(room[:at])), at + 1 + int(np.argmax(room[at + 1 :]))
-        return float(max(min(room[left], room[right]), 1e-300)), left, right
+        away = gap - gap[near, None]
+        room = 2.0 * math.pi * away / np.maximum(excess, 1.0) * (excess < MOST_EXCESS)
+        left, right = np.argmin(room, axis=1), np.argmax(room, axis=1)
+        row = np.arange(near.size)
+        step = np.minimum(-room[row, left], room[row, right])
+        best = int(np.argmax(step))
+        if not step[best] > 0.0:
+            return None
+        c, a, b = (1.0 + float(gap[i]) for i in (near[best], left[best], right[best]))
+        return int(near[best]), float(step[best]), Piece(self.soft, below, barrier, c, a, b, False, log_value)
 
     def _size(self, last: float) -> float:
         """Return about how many scores a line up to |y| = last needs."""
@@ -284,15 +291,20 @@ def router_for_delta(steps: Composition, delta: float, start: float) -> tuple[Ro
     log_delta, epsilon = math.log(delta), start
     for _ in range(MAX_REVISIONS):
         router = Router(steps, log_delta, epsilon)
-        ratios = epsilon * np.geomspace(1e-4, 4.0, 60)
-        excess = np.array([router.log_value(float(at)) for at in ratios]) - log_delta
-        above = np.flatnonzero(excess > 0.0)
-        at = int(above[-1]) if above.size else 0
-        if 0 < at < ratios.size - 1 and math.isfinite(excess[at] + excess[at + 1]):
-            share = excess[at] / (excess[at] - excess[at + 1])
-            found = float(ratios[at] * (ratios[at + 1] / ratios[at]) ** share)
+        low, high = epsilon * LOWEST, epsilon * HIGHEST
+        if not router.log_value(low) > log_delta:
+            found = low
+        elif not router.log_value(high) < log_delta:
+            found = high
         else:
-            found = float(ratios[at])
+            found = math.exp(
+                brentq(
+                    lambda log_epsilon, router=router: router.log_value(math.exp(log_epsilon)) - log_delta,
+                    math.log(low),
+                    math.log(high),
+                    xtol=1e-3,
+                )
+            )
         if 0.7 < found / epsilon < 1.4:
             return router, found
         epsilon = found
