@@ -15,10 +15,10 @@ from opacus_edgeworth._validate import as_delta, as_epsilon
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition, compose_parsed, parse_history
 from opacus_edgeworth.errors import InvalidParameterError, OutOfReachError
-from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon
+from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon, sampling_delta
 from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
 from opacus_edgeworth.inversion.grid import Grid, make_grid
-from opacus_edgeworth.inversion.line import chernoff_bound, contour_for_epsilon, line_for_epsilon, make_lines
+from opacus_edgeworth.inversion.line import Line, chernoff_bound, contour_for_epsilon, line_for_epsilon, make_lines
 from opacus_edgeworth.inversion.link import chain_for_epsilon
 from opacus_edgeworth.inversion.root import invert_delta
 from opacus_edgeworth.inversion.route import Router, router_for_delta
@@ -28,9 +28,9 @@ NARROW = 1e-9
 """Relative width at which no further engine is asked."""
 LOG_RELATIVE_CUT = 35.0
 """How far below delta the mass that is cut off lies, in log."""
+NEWTON_STEPS = 6
 LEAST_DELTA = 1e-250
 """Below it no chain is made: its tables would underflow."""
-DIRECTIONS: tuple[Direction, Direction] = ("remove", "add")
 
 
 class PrivacyCurve:
@@ -143,14 +143,14 @@ def history_epsilon(steps: Composition, delta: float) -> Bounds:
         return Bounds(math.inf if delta < revealed else 0.0, math.inf)
     if delta == 0.0:
         return Bounds(math.inf, math.inf)
-    if max(elementary_delta(steps, 0.0, direction).upper for direction in DIRECTIONS) <= delta:
+    if sampling_delta(steps) <= delta:
         return Bounds(0.0, 0.0)
     grid, c = grid_or_none(steps, math.log(delta) - LOG_RELATIVE_CUT), math.nan
     if grid is not None:
         with suppress(OutOfReachError):  # each direction by itself follows
             c, guess = saddle_for_delta(grid, delta, "remove")
             line, add = make_lines(grid, c, ("remove", "add"), guess)
-            remove = _invert(line.delta, steps, delta, "remove", guess, c - 1.0)
+            remove = _invert_line(line, steps, delta, "remove", guess)
             if remove.relative_width <= NARROW and add.delta(remove.upper).upper <= delta:
                 return remove
     remove = direction_epsilon(steps, grid, delta, "remove")
@@ -216,7 +216,7 @@ def direction_epsilon(steps: Composition, grid: Grid | None, delta: float, direc
             c, guess = saddle_for_delta(grid, delta, direction)
             start = min(max(guess, 1e-12), start)
             line = make_lines(grid, c, (direction,), guess)[0]
-            bounds = bounds.intersect(_invert(line.delta, steps, delta, direction, guess, c - 1.0))
+            bounds = bounds.intersect(_invert_line(line, steps, delta, direction, guess))
         if bounds.relative_width <= NARROW:
             return bounds
     if direction == "remove":
@@ -225,6 +225,22 @@ def direction_epsilon(steps: Composition, grid: Grid | None, delta: float, direc
             chain = chain_for_epsilon(router, guess)
             bounds = bounds.intersect(_invert(chain.delta, steps, delta, direction, guess, 1.0 / guess))
     return bounds
+
+
+def _invert_line(line: Line, steps: Composition, delta: float, direction: Direction, start: float) -> Bounds:
+    """Invert a line's delta, from where its unproved value says."""
+    slope = -line.gap
+    for _ in range(NEWTON_STEPS):
+        log_delta, derivative = line.estimate(start)
+        if not (math.isfinite(log_delta) and derivative < 0.0):
+            break
+        move, slope = (math.log(delta) - log_delta) / derivative, derivative
+        if not 0.0 < start + move < 2.0 * start:
+            break
+        start += move
+        if abs(move) < 1e-13 * start:
+            break
+    return _invert(line.delta, steps, delta, direction, start, -slope)
 
 
 def _invert(

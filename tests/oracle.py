@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 from flint import acb, arb, ctx
@@ -115,29 +116,39 @@ def delta(
             return arb(0), 0.0
     deadline = time.monotonic() + time_limit
     plan = plan_parts(history, epsilon, direction, deadline)
-    previous, difference = None, math.inf
-    for level in range(LEVELS):
+    plan, previous = _first_level(plan, deadline)
+    difference = math.inf
+    for level in range(1, LEVELS):
         value = _value(plan, level, deadline)
-        if previous is not None:
-            difference = abs(float(value.mid()) / float(previous.mid()) - 1)
-            if difference < agreement:
-                return value, difference + math.exp(plan.log_cut) / float(value.mid())
+        difference = abs(float((value / previous).mid()) - 1)
+        if difference < agreement:
+            return value, difference + abs(math.exp(plan.log_cut) / float(value.mid()))
         previous = value
     raise ArithmeticError(f"{history}, {epsilon}, {direction}: levels agree to {difference:g} only")
 
 
-def _value(plan: Plan, level: int, deadline: float) -> arb:
-    """Return delta at one level.
+def _first_level(plan: Plan, deadline: float) -> tuple[Plan, arb]:
+    """Return the first level's delta, and the plan with its tolerances relative to that delta.
 
     Raises:
-      ArithmeticError: it is not what was planned for: the plan's tolerances, relative to delta, are void.
+      ArithmeticError: delta stays far from what its tolerances are relative to.
     """
+    for _ in range(4):
+        value = _value(plan, 0, deadline)
+        log_delta = float(abs(value).log().mid())
+        if value > 0 and abs(log_delta - plan.log_delta) < 0.01 and plan.log_cut < log_delta - 27:
+            return plan, value
+        plan = replace(plan, log_delta=min(log_delta, plan.log_delta + 5.0))
+    raise ArithmeticError(
+        f"first level: {value.str(5)}, planned exp({plan.log_delta:.3f}), cut exp({plan.log_cut:.1f})"
+    )
+
+
+def _value(plan: Plan, level: int, deadline: float) -> arb:
+    """Return delta at one level."""
     ctx.prec = BITS + math.ceil(2 * max(plan.log_condition, 0.0))
     integral = _Integral(plan, level, deadline)
-    value = sum((integral.value(part) for part in plan.parts), arb(0))
-    if not abs(float((value * arb(-plan.log_delta).exp()).mid()) - 1) < 0.01:
-        raise ArithmeticError(f"{value.str(5)}, planned exp({plan.log_delta:.3f})")
-    return value
+    return sum((integral.value(part) for part in plan.parts), arb(0))
 
 
 class _Integral:

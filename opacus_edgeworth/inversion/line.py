@@ -99,6 +99,15 @@ class Line:
         lower, upper = min(max(lower, 0.0), 1.0), min(max(upper, 0.0), 1.0)
         return Bounds(lower, upper)
 
+    def estimate(self, epsilon: float) -> tuple[float, float]:
+        """Return log(delta) at epsilon and its derivative, unproved and for c > 1: where to look for bounds."""
+        turned = self.amplitude * np.exp(-1j * self.y * epsilon)
+        total, slope = float(turned.real.sum()), float(turned.imag @ self.y)
+        if not total > 0.0:
+            return -math.inf, -self.gap
+        log_delta = self.log_peak - self.gap * epsilon + math.log(self.step / math.pi * total)
+        return log_delta, slope / total - self.gap
+
     def alias_bound(self, epsilon: float) -> float:
         r"""Return log of a bound on what the rule adds: sum over m != 0 of e^{(c-1) 2 pi m / h} f(e + 2 pi m / h).
 
@@ -235,7 +244,7 @@ def _end_of_line(
 ) -> tuple[float, FloatArray]:
     """Return where the nodes may end, and the bounds on log |cf| beyond; by shifted scores, too, if that is far."""
     decay = decay_bound(tilted)
-    start = 7.0 / math.sqrt(curvature)
+    start = 9.0 / math.sqrt(curvature)
     try:
         last, log_beyond = last_node(decay.log_bound, start, kernel * spread)
         if last / step < FEW_NODES:
@@ -317,7 +326,7 @@ def last_node(log_bound: Callable[[float], FloatArray], start: float, kernel: fl
     The nodes beyond Y add at most (1/pi) |cf| e^{G(c) + (1-c) e} sum h / y_k^2 <= (1/pi) |cf| e^{...} / Y, because
     |z (z - 1)| >= y^2: `Line.delta` adds that to both sides.
     """
-    last, growth = start, 1.1
+    last, growth = start, 1.2
     for _ in range(MAX_LOOKS):
         log_beyond = log_bound(last)
         if float(log_beyond.max()) + math.log(kernel / last) < -TARGET:

@@ -130,7 +130,7 @@ class Router:
         self.log_sum = self._log_sums()
 
     def log_value(self, epsilon: float) -> float:
-        """Return about log of delta at epsilon: the saddle points of the law up to the first barrier, and of all gaps."""
+        """Return about log of delta at epsilon, from the saddle points of the first law and of all gaps."""
         pairs = [self.log_sum[0, 0], *(self.log_sum[k, k + 1] for k in range(len(self.ends) - 1))]
         log_f = np.array(pairs) - self._log_kernel(epsilon)
         at = np.clip(np.argmin(log_f, axis=1), 1, self.gap.size - 2)[:, None] + np.array([-1, 0, 1])

@@ -36,7 +36,7 @@ def rough_grid(steps: Composition, log_cut: float = LOG_CUT) -> Grid:
     gap = min(8.0 / math.sqrt(variance), 16.0 * least)
     soft = softness(steps, SOFT_SHARE)
     law = law_for_tilt(steps, 1.0 + gap, soft, barrier_for(steps, log_cut, soft))
-    return make_grid(law, -0.7 * gap, 1.0 + gap, min(9.0 / math.sqrt(variance), 60.0 * (1.0 + least**2)))
+    return make_grid(law, -0.7 * gap, 1.0 + gap, min(20.0 / math.sqrt(variance), 60.0 * (1.0 + least**2)))
 
 
 def moments(grid: Grid, c: float, direction: Direction) -> tuple[float, float, float]:
