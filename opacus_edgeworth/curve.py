@@ -222,8 +222,12 @@ def direction_epsilon(steps: Composition, grid: Grid | None, delta: float, direc
     if direction == "remove":
         with suppress(OutOfReachError):  # what is known must do
             router, guess = router_for_delta(steps, delta, start)
-            chain = chain_for_epsilon(router, guess)
-            bounds = bounds.intersect(_invert(chain.delta, steps, delta, direction, guess, 1.0 / guess))
+            for _ in range(2):  # the second time near the epsilon that was found
+                chain = chain_for_epsilon(router, guess)
+                bounds = bounds.intersect(_invert(chain.delta, steps, delta, direction, guess, 1.0 / guess))
+                if bounds.relative_width <= NARROW or not bounds.lower > 0.0:
+                    break
+                guess = bounds.upper
     return bounds
 
 

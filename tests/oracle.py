@@ -105,7 +105,7 @@ def delta(
       epsilon: >= 0.
       direction: "remove" or "add".
       agreement: relative difference of two levels that is accepted.
-      time_limit: seconds.
+      time_limit: seconds of this process.
 
     Raises:
       ArithmeticError: two levels did not agree, or not within the time.
@@ -114,7 +114,7 @@ def delta(
         limit = -math.fsum(n * math.log1p(-q) for _, q, n in history)
         if epsilon >= limit * (1 + 1e-12):
             return arb(0), 0.0
-    deadline = time.monotonic() + time_limit
+    deadline = time.process_time() + time_limit
     plan = plan_parts(history, epsilon, direction, deadline)
     plan, previous = _first_level(plan, deadline)
     difference = math.inf
@@ -179,7 +179,7 @@ class _Integral:
         lines = {k: node_lines(problem, zeta, log_tol, k) for k in barriers}
         total = arb(0)
         for i, x in enumerate(t):
-            if time.monotonic() > self.deadline:
+            if time.process_time() > self.deadline:
                 raise ArithmeticError("out of time")
             at, derivative = _point(path, x)
             powers = [self._power(at, k, [law[i] for law in lines[k]]) for k in barriers]

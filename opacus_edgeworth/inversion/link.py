@@ -45,6 +45,7 @@ MAX_WORK = 4e8
 SHARES = (1.0, 0.7, 0.45, 0.25)
 """Points at which Chernoff bounds the aliases, as shares of the way to the piece's."""
 LARGEST_CHANGE = 600.0
+MAX_DETOURS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +80,39 @@ def chain_for_epsilon(router: Router, epsilon: float) -> Chain:
     Raises:
       OutOfReachError: there is no affordable one.
     """
-    steps, pieces = router.steps, router.route(epsilon)
-    first, *links = pieces
-    log_delta = float(np.logaddexp.reduce([piece.log_value for piece in pieces]))
-    law = law_for_tilt(steps, first.c, first.soft, first.barrier)
-    left_out = law_for_tilt(steps, 1.0, first.soft, pieces[-1].barrier).cut_off() + law.spill()
-    grid = make_grid(law, 0.0, first.right, 0.0)
-    lines, negligible = [], None
-    if first.negligible:
-        c = np.array([first.c])
-        negligible = (first.c, float(compose_upper(steps, log_mgf_upper(grid, c), c)[0]))
-    else:
-        lines.append(replace(make_lines(grid, first.c, ("remove",), epsilon)[0], cut_off=0.0))
-    for piece in links:
-        lines.append(make_link(steps, piece, epsilon, log_delta))
-    return Chain(tuple(lines), negligible, left_out)
+    steps = router.steps
+    lines: dict[tuple[int, int], Line] = {}
+    avoid: set[tuple[int, int]] = set()
+    for _ in range(MAX_DETOURS):
+        pieces = router.route(epsilon, avoid)
+        log_delta = float(np.logaddexp.reduce([piece.log_value for piece in pieces]))
+        for piece in pieces:
+            if not piece.negligible and piece.ends not in lines:
+                try:
+                    lines[piece.ends] = _make_line(steps, piece, epsilon, log_delta)
+                except OutOfReachError:  # go another way
+                    avoid.add(piece.ends)
+                    break
+        else:
+            first = pieces[0]
+            law = law_for_tilt(steps, first.c, first.soft, first.barrier)
+            left_out = law_for_tilt(steps, 1.0, first.soft, pieces[-1].barrier).cut_off() + law.spill()
+            negligible = None
+            if first.negligible:
+                c = np.array([first.c])
+                log_mgf = log_mgf_upper(make_grid(law, 0.0, first.c, 0.0), c)
+                negligible = (first.c, float(compose_upper(steps, log_mgf, c)[0]))
+            return Chain(tuple(lines[piece.ends] for piece in pieces if not piece.negligible), negligible, left_out)
+    raise OutOfReachError("too many detours")
+
+
+def _make_line(steps: Composition, piece: Piece, epsilon: float, log_delta: float) -> Line:
+    """Return the line for a piece; the barrier of a first one takes nothing, since links follow."""
+    if piece.below is not None:
+        return make_link(steps, piece, epsilon, log_delta)
+    law = law_for_tilt(steps, piece.c, piece.soft, piece.barrier)
+    line = make_lines(make_grid(law, 0.0, piece.c, 0.0), piece.c, ("remove",), epsilon)[0]
+    return replace(line, cut_off=0.0)
 
 
 def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float) -> Line:

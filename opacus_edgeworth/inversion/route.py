@@ -11,6 +11,7 @@ least work. Barriers lie at equal losses of all phases, in proportion to epsilon
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,12 +81,14 @@ class Piece:
     """A part of delta: that of the law up to `barrier`, less that of the law up to `below`, if there is one.
 
     Args:
+      ends: numbers of the two laws in the router's table, equal if there is no `below`.
       soft, below, barrier: (P, 1).
       c: where its line goes; `left` and `right` are points where Chernoff bounds the aliases well.
       negligible: whether a Chernoff bound at c will do.
       log_value: about log of its delta.
     """
 
+    ends: tuple[int, int]
     soft: FloatArray
     below: FloatArray | None
     barrier: FloatArray
@@ -139,8 +142,8 @@ class Router:
         curvature = np.maximum((left + right - 2.0 * middle) / FINENESS**2, 0.1)
         return float(np.logaddexp.reduce(middle + self.log_gap[at[:, 1]] - 0.5 * np.log(2.0 * math.pi * curvature)))
 
-    def route(self, epsilon: float) -> list[Piece]:
-        """Return the pieces of which delta at epsilon consists.
+    def route(self, epsilon: float, avoid: Container[tuple[int, int]] = ()) -> list[Piece]:
+        """Return the pieces of which delta at epsilon consists, without those between the `ends` to avoid.
 
         Raises:
           OutOfReachError: there is no affordable route.
@@ -149,10 +152,10 @@ class Router:
         size = len(self.ends)
         best: list[tuple[float, list[Piece]]] = []
         for k in range(size):
-            options = [self._start(k, epsilon, log_f[k, k])]
+            options = [self._start(k, epsilon, log_f[k, k]) if (k, k) not in avoid else (math.inf, [])]
             if not (options[0][1] and options[0][1][0].negligible):
                 for j in range(k):
-                    if math.isfinite(best[j][0]):
+                    if math.isfinite(best[j][0]) and (j, k) not in avoid:
                         work, piece = self._link(j, k, log_f[j, k])
                         options.append((best[j][0] + work, [*best[j][1], *piece]))
             best.append(min(options, key=lambda option: option[0]))
@@ -216,8 +219,8 @@ class Router:
         if small.size:
             at = int(small[0])  # a higher tilt asks for more of the barrier
             c = 1.0 + float(self.gap[at])
-            return LEAST_WORK, [Piece(self.soft, None, self.ends[k], c, c, c, True, float(bound[at]))]
-        found = self._saddle(None, self.ends[k], log_f)
+            return LEAST_WORK, [Piece((k, k), self.soft, None, self.ends[k], c, c, c, True, float(bound[at]))]
+        found = self._saddle(k, k, log_f)
         if found is None:
             return math.inf, []
         at, step, piece = found
@@ -226,13 +229,13 @@ class Router:
         for last in DECADES * step:
             with np.errstate(divide="ignore"):
                 decay = np.log(np.abs(np.einsum("pj,pj->p", law, np.exp(1j * last * self.loss)))) @ self.steps.steps
-            if decay - 0.5 * self.steps.gaussian * last**2 < -30.0:
+            if decay - 0.5 * self.steps.gaussian * last**2 < -40.0:
                 return LEAST_WORK + 2.0 * self._size(last) * last / step, [piece]
         return math.inf, []
 
     def _link(self, j: int, k: int, log_f: FloatArray) -> tuple[float, list[Piece]]:
         """Return the work for what the law gains between two barriers, and the piece."""
-        found = self._saddle(self.ends[j], self.ends[k], log_f)
+        found = self._saddle(j, k, log_f)
         if found is None:
             return math.inf, []
         _, step, piece = found
@@ -246,9 +249,7 @@ class Router:
         last = float((log_need / np.maximum(turn, 1e-300))[where].max())
         return LEAST_WORK + self._size(last) * last / step, [piece]
 
-    def _saddle(
-        self, below: FloatArray | None, barrier: FloatArray, log_f: FloatArray
-    ) -> tuple[int, float, Piece] | None:
+    def _saddle(self, j: int, k: int, log_f: FloatArray) -> tuple[int, float, Piece] | None:
         """Return where on the table a line is best put, the distance of its nodes, and the piece; None if nowhere.
 
         That is near the saddle point, where F is least; but where G takes off close to it, at some distance from there.
@@ -272,8 +273,13 @@ class Router:
         best = int(np.argmax(step))
         if not step[best] > 0.0:
             return None
+        below = self.ends[j] if j < k else None
         c, a, b = (1.0 + float(gap[i]) for i in (near[best], left[best], right[best]))
-        return int(near[best]), float(step[best]), Piece(self.soft, below, barrier, c, a, b, False, log_value)
+        return (
+            int(near[best]),
+            float(step[best]),
+            Piece((j, k), self.soft, below, self.ends[k], c, a, b, False, log_value),
+        )
 
     def _size(self, last: float) -> float:
         """Return about how many scores a line up to |y| = last needs."""
