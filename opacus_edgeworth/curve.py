@@ -15,20 +15,23 @@ from opacus_edgeworth._validate import as_delta, as_epsilon
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition, compose_parsed, parse_history
 from opacus_edgeworth.errors import InvalidParameterError, OutOfReachError
-from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon, sampling_delta
+from opacus_edgeworth.inversion.elementary import distance_bound, elementary_delta, elementary_epsilon
 from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
 from opacus_edgeworth.inversion.grid import Grid, make_grid
+from opacus_edgeworth.inversion.law import barrier_for, law_for_tilt, softness
 from opacus_edgeworth.inversion.line import Line, chernoff_bound, contour_for_epsilon, line_for_epsilon, make_lines
 from opacus_edgeworth.inversion.link import chain_for_epsilon
 from opacus_edgeworth.inversion.root import invert_delta
 from opacus_edgeworth.inversion.route import Router, router_for_delta
-from opacus_edgeworth.inversion.saddle import LOG_CUT, rough_grid, saddle_for_delta, saddle_for_epsilon
+from opacus_edgeworth.inversion.saddle import LOG_CUT, SOFT_SHARE, rough_grid, saddle_for_delta
 
 NARROW = 1e-9
 """Relative width at which no further engine is asked."""
 LOG_RELATIVE_CUT = 35.0
 """How far below delta the mass that is cut off lies, in log."""
 NEWTON_STEPS = 6
+CHERNOFF_FACTORS = (1.3, 2.0, 4.0)
+"""Tilts that are tried for the add direction: (c - 1) epsilon in units of 1 - log(delta)."""
 LEAST_DELTA = 1e-250
 """Below it no chain is made: its tables would underflow."""
 
@@ -143,7 +146,7 @@ def history_epsilon(steps: Composition, delta: float) -> Bounds:
         return Bounds(math.inf if delta < revealed else 0.0, math.inf)
     if delta == 0.0:
         return Bounds(math.inf, math.inf)
-    if sampling_delta(steps) <= delta:
+    if distance_bound(steps) <= delta:
         return Bounds(0.0, 0.0)
     grid, c = grid_or_none(steps, math.log(delta) - LOG_RELATIVE_CUT), math.nan
     if grid is not None:
@@ -196,12 +199,15 @@ def direction_delta(steps: Composition, grid: Grid | None, epsilon: float, direc
 
 def add_direction_delta(steps: Composition, grid: Grid | None, epsilon: float, enough: float) -> Bounds:
     """Return bounds on delta in the add direction, by Chernoff if that is at most `enough`."""
-    if grid is not None and epsilon < steps.add_direction_limit():
-        with suppress(OutOfReachError):
-            c = saddle_for_epsilon(grid, epsilon, "add")
-            upper = chernoff_bound(make_grid(grid.law, 1.0 - c, 0.0, 0.0), c, "add", epsilon)
-            if upper <= enough:
-                return Bounds(0.0, upper)
+    if not has_closed_form(steps) and 0.0 < epsilon < steps.add_direction_limit() and enough > 0.0:
+        soft = softness(steps, SOFT_SHARE)
+        law = law_for_tilt(steps, 1.0, soft, barrier_for(steps, math.log(enough) - LOG_RELATIVE_CUT, soft))
+        for factor in CHERNOFF_FACTORS:
+            gap = factor * (1.0 - math.log(enough)) / epsilon
+            with suppress(OutOfReachError):
+                upper = chernoff_bound(make_grid(law, -gap, 1.0, 0.0), 1.0 + gap, "add", epsilon)
+                if upper <= enough:
+                    return Bounds(0.0, upper)
     return direction_delta(steps, grid, epsilon, "add")
 
 

@@ -36,7 +36,7 @@ from oracle_plan import (
 
 BITS = 128
 AGREEMENT = 1e-12
-GROWTH = 1.25
+GROWTH = 1.2
 """How much finer each level is, in both rules."""
 LEVELS = 5
 
@@ -136,7 +136,7 @@ def _first_level(plan: Plan, deadline: float) -> tuple[Plan, arb]:
     for _ in range(4):
         value = _value(plan, 0, deadline)
         log_delta = float(abs(value).log().mid())
-        if value > 0 and abs(log_delta - plan.log_delta) < 0.01 and plan.log_cut < log_delta - 27:
+        if value > 0 and abs(log_delta - plan.log_delta) < 0.5 and plan.log_cut < log_delta - 27:
             return plan, value
         plan = replace(plan, log_delta=min(log_delta, plan.log_delta + 5.0))
     raise ArithmeticError(
@@ -174,7 +174,7 @@ class _Integral:
             weights += [half * w for _, w in rule]
         floats = np.array([float(x.mid()) for x in t])
         zeta, slope = path.zeta(floats)
-        log_tol = self.plan.log_delta - 30.0 - 6.0 * self.level - np.log(np.abs(slope) * part.panels[-1][1])
+        log_tol = self.plan.log_delta - 30.0 - 4.0 * self.level - np.log(np.abs(slope) * part.panels[-1][1])
         barriers = [part.index] if part.index == 0 else [part.index, part.index - 1]
         lines = {k: node_lines(problem, zeta, log_tol, k) for k in barriers}
         total = arb(0)

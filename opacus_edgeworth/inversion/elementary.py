@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.special import erf
 
 from opacus_edgeworth._types import Direction, FloatArray
 from opacus_edgeworth.bounds import Bounds
@@ -45,6 +46,16 @@ def sampling_delta(steps: Composition, epsilon: float = 0.0) -> float:
         return 1.0
     log_hidden = float(steps.steps @ np.log1p(-steps.sample_rate)) * (1.0 + ULP * (steps.phases + 8))
     return max(-math.expm1(min(log_hidden + epsilon, 0.0)) * (1.0 + 8.0 * ULP), 5e-324)
+
+
+def distance_bound(steps: Composition) -> float:
+    """Return a bound on delta(0) in either direction, the total variation distance.
+
+    It is at most `sampling_delta`, and at most the sum of the distances of all steps: q (2 Phi(1/(2s)) - 1) each.
+    """
+    single = steps.sample_rate * erf(0.5 / (math.sqrt(2.0) * steps.noise_multiplier))
+    total = float(steps.steps @ single) + float(erf(0.5 * math.sqrt(0.5 * steps.gaussian)))
+    return min(sampling_delta(steps), total * (1.0 + 1e-12) + 1e-300)
 
 
 def elementary_delta(steps: Composition, epsilon: float, direction: Direction) -> Bounds:
