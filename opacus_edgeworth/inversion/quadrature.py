@@ -45,6 +45,7 @@ class TiltedSteps:
       mean: phi'(t) / phi(t) up to `mean_error`, both in nats.
       rounding: (3, T, P): the grid's sum of p (e^{iyL} - 1 - iyL) errs by at most min(r1 |y|, r2 y^2) + r3 y^2.
       lost: what the grid's finite range leaves out, relative to phi(t).
+      spread, turn: the sum of p e^{iyL} errs by at most spread + turn |y|, too.
     """
 
     grid: Grid
@@ -56,6 +57,8 @@ class TiltedSteps:
     mean_error: FloatArray
     rounding: FloatArray
     lost: FloatArray
+    spread: FloatArray
+    turn: FloatArray
 
     def quadrature_error(self, reach: float) -> FloatArray:
         """Return the relative error of the rule, finite range included, on |Im z| <= reach; (T, P)."""
@@ -108,7 +111,20 @@ def tilted_steps(grid: Grid, tilt: FloatArray) -> TiltedSteps:
             log_mgf_error = np.where(small, fine_error, log_mgf_error)
             mean = np.where(small, drift * shrink, mean)
             mean_error = np.where(small, drift_error * shrink, mean_error)
-    return TiltedSteps(grid, tilt, weight, log_mgf, 1.01 * log_mgf_error, mean, 1.01 * mean_error, rounding, lost)
+    turn = np.einsum("tpj,pj->tp", weight, grid.loss_error + 4.0 * ULP * absolute)
+    return TiltedSteps(
+        grid,
+        tilt,
+        weight,
+        log_mgf,
+        1.01 * log_mgf_error,
+        mean,
+        1.01 * mean_error,
+        rounding,
+        lost,
+        2.02 * (mean_spread + summing),
+        1.01 * turn,
+    )
 
 
 def log_mgf_upper(grid: Grid, tilt: FloatArray) -> FloatArray:

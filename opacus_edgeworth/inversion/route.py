@@ -30,8 +30,8 @@ LOG_CUT = 30.0
 """How far below delta the mass beyond the last barrier lies, in log."""
 NEGLIGIBLE = 28.0
 """How far below delta, in log, the delta of a law lies that is bounded by Chernoff only."""
-WORST = 14.0
-"""By how much, in log, a piece may exceed delta: so much accuracy is lost."""
+WELL, WORST = 3.0, 14.0
+"""By how much, in log, a piece may exceed delta at no price, and at all: so much accuracy is lost."""
 LOSSES = np.array(
     [
         0.002,
@@ -230,7 +230,7 @@ class Router:
             with np.errstate(divide="ignore"):
                 decay = np.log(np.abs(np.einsum("pj,pj->p", law, np.exp(1j * last * self.loss)))) @ self.steps.steps
             if decay - 0.5 * self.steps.gaussian * last**2 < -40.0:
-                return LEAST_WORK + 2.0 * self._size(last) * last / step, [piece]
+                return self._work(piece, 2.0 * last, step), [piece]
         return math.inf, []
 
     def _link(self, j: int, k: int, log_f: FloatArray) -> tuple[float, list[Piece]]:
@@ -247,7 +247,7 @@ class Router:
         turn = np.arctan2(rising * np.sin(height / s), 1.0 - q + rising * np.cos(height / s))
         log_need = 32.0 + max(piece.log_value - self.log_delta, 0.0) + 0.5 * (height / self.soft[:, 0]) ** 2
         last = float((log_need / np.maximum(turn, 1e-300))[where].max())
-        return LEAST_WORK + self._size(last) * last / step, [piece]
+        return self._work(piece, last, step), [piece]
 
     def _saddle(self, j: int, k: int, log_f: FloatArray) -> tuple[int, float, Piece] | None:
         """Return where on the table a line is best put, the distance of its nodes, and the piece; None if nowhere.
@@ -280,6 +280,11 @@ class Router:
             float(step[best]),
             Piece((j, k), self.soft, below, self.ends[k], c, a, b, False, log_value),
         )
+
+    def _work(self, piece: Piece, last: float, step: float) -> float:
+        """Return the work for a line up to |y| = last, with a price for digits that an ill-conditioned one loses."""
+        lost = max(piece.log_value - self.log_delta - WELL, 0.0)
+        return LEAST_WORK * math.exp(lost) + self._size(last) * last / step
 
     def _size(self, last: float) -> float:
         """Return about how many scores a line up to |y| = last needs."""
