@@ -22,7 +22,7 @@ from opacus_edgeworth.inversion.law import barrier_for, law_for_tilt, softness
 from opacus_edgeworth.inversion.line import Line, chernoff_bound, contour_for_epsilon, line_for_epsilon, make_lines
 from opacus_edgeworth.inversion.link import chain_for_epsilon
 from opacus_edgeworth.inversion.root import invert_delta
-from opacus_edgeworth.inversion.route import Router, router_for_delta
+from opacus_edgeworth.inversion.route import FINE_LOSSES, LOSSES, Router, router_for_delta
 from opacus_edgeworth.inversion.saddle import LOG_CUT, SOFT_SHARE, rough_grid, saddle_for_delta
 
 NARROW = 1e-9
@@ -30,7 +30,7 @@ NARROW = 1e-9
 LOG_RELATIVE_CUT = 35.0
 """How far below delta the mass that is cut off lies, in log."""
 NEWTON_STEPS = 6
-CHERNOFF_FACTORS = (1.3, 2.0, 4.0)
+CHERNOFF_FACTORS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.5, 4.0)
 """Tilts that are tried for the add direction: (c - 1) epsilon in units of 1 - log(delta)."""
 LEAST_DELTA = 1e-250
 """Below it no chain is made: its tables would underflow."""
@@ -126,15 +126,16 @@ def history_delta(steps: Composition, epsilon: float) -> Bounds:
         return Bounds(-math.expm1(steps.log_hidden) * (1.0 - 1e-12), 1.0)
     if math.isinf(epsilon):
         return Bounds(0.0, 0.0)
-    grid = grid_or_none(steps)
+    grid, known = grid_or_none(steps), Bounds(0.0, 1.0)
     if grid is not None:
         with suppress(OutOfReachError):  # each direction by itself follows
             remove, add = make_lines(grid, contour_for_epsilon(grid, epsilon, "remove"), ("remove", "add"), epsilon)
-            bounds = remove.delta(epsilon).larger(add.delta(epsilon))
+            known = remove.delta(epsilon)
+            bounds = known.larger(add.delta(epsilon))
             if bounds.relative_width <= NARROW:
                 return bounds
-    remove = direction_delta(steps, grid, epsilon, "remove")
-    return remove.larger(add_direction_delta(steps, grid, epsilon, remove.lower))
+    remove = known.intersect(direction_delta(steps, None, epsilon, "remove"))
+    return remove.larger(add_direction_delta(steps, epsilon, remove.lower))
 
 
 def history_epsilon(steps: Composition, delta: float) -> Bounds:
@@ -148,16 +149,17 @@ def history_epsilon(steps: Composition, delta: float) -> Bounds:
         return Bounds(math.inf, math.inf)
     if distance_bound(steps) <= delta:
         return Bounds(0.0, 0.0)
-    grid, c = grid_or_none(steps, math.log(delta) - LOG_RELATIVE_CUT), math.nan
+    grid, known = grid_or_none(steps, math.log(delta) - LOG_RELATIVE_CUT), Bounds(0.0, math.inf)
+    start = math.inf
     if grid is not None:
         with suppress(OutOfReachError):  # each direction by itself follows
-            c, guess = saddle_for_delta(grid, delta, "remove")
-            line, add = make_lines(grid, c, ("remove", "add"), guess)
-            remove = _invert_line(line, steps, delta, "remove", guess)
-            if remove.relative_width <= NARROW and add.delta(remove.upper).upper <= delta:
-                return remove
-    remove = direction_epsilon(steps, grid, delta, "remove")
-    if math.isinf(remove.upper) or add_direction_delta(steps, grid, remove.upper, delta).upper <= delta:
+            c, start = saddle_for_delta(grid, delta, "remove")
+            line, add = make_lines(grid, c, ("remove", "add"), start)
+            known = _invert_line(line, steps, delta, "remove", start)
+            if known.relative_width <= NARROW and add.delta(known.upper).upper <= delta:
+                return known
+    remove = known.intersect(direction_epsilon(steps, None, delta, "remove", start))
+    if math.isinf(remove.upper) or add_direction_delta(steps, remove.upper, delta).upper <= delta:
         return remove
     return remove.larger(direction_epsilon(steps, grid, delta, "add"))
 
@@ -173,7 +175,10 @@ def grid_or_none(steps: Composition, log_cut: float = LOG_CUT) -> Grid | None:
 
 
 def direction_delta(steps: Composition, grid: Grid | None, epsilon: float, direction: Direction) -> Bounds:
-    """Return bounds on one direction's delta at epsilon >= 0, by the engines in turn until one is narrow."""
+    """Return bounds on one direction's delta at epsilon >= 0, by the engines in turn until one is narrow.
+
+    Without a grid no line is tried.
+    """
     if direction == "add" and epsilon >= steps.add_direction_limit():
         return Bounds(0.0, 0.0)
     if has_closed_form(steps):
@@ -187,53 +192,61 @@ def direction_delta(steps: Composition, grid: Grid | None, epsilon: float, direc
     bounds = bounds.intersect(elementary_delta(steps, epsilon, direction))
     if direction == "remove" and epsilon > 0.0 and bounds.upper > LEAST_DELTA:
         with suppress(OutOfReachError):  # what is known must do
-            log_delta = math.log(bounds.upper)
-            for _ in range(2):  # the second time with barriers for the delta that was found
-                chain = chain_for_epsilon(Router(steps, log_delta, epsilon), epsilon)
-                bounds = bounds.intersect(chain.delta(epsilon))
+            log_delta = Router(steps, math.log(bounds.upper), epsilon).log_value(epsilon) + 0.5
+            for losses in (LOSSES, FINE_LOSSES, FINE_LOSSES):  # barriers depend on the delta that there is
+                router = Router(steps, min(log_delta, math.log(bounds.upper)), epsilon, losses)
+                bounds = bounds.intersect(chain_for_epsilon(router, epsilon).delta(epsilon))
                 if bounds.relative_width <= NARROW:
                     break
                 log_delta = math.log(bounds.upper)
     return bounds
 
 
-def add_direction_delta(steps: Composition, grid: Grid | None, epsilon: float, enough: float) -> Bounds:
+def add_direction_delta(steps: Composition, epsilon: float, enough: float) -> Bounds:
     """Return bounds on delta in the add direction, by Chernoff if that is at most `enough`."""
-    if not has_closed_form(steps) and 0.0 < epsilon < steps.add_direction_limit() and enough > 0.0:
+    if has_closed_form(steps) or epsilon >= steps.add_direction_limit() or not enough > LEAST_DELTA:
+        return direction_delta(steps, grid_or_none(steps), epsilon, "add")
+    log_cut = math.log(enough) - LOG_RELATIVE_CUT
+    if epsilon > 0.0:
         soft = softness(steps, SOFT_SHARE)
-        law = law_for_tilt(steps, 1.0, soft, barrier_for(steps, math.log(enough) - LOG_RELATIVE_CUT, soft))
-        for factor in CHERNOFF_FACTORS:
-            gap = factor * (1.0 - math.log(enough)) / epsilon
-            with suppress(OutOfReachError):
-                upper = chernoff_bound(make_grid(law, -gap, 1.0, 0.0), 1.0 + gap, "add", epsilon)
-                if upper <= enough:
-                    return Bounds(0.0, upper)
-    return direction_delta(steps, grid, epsilon, "add")
+        law = law_for_tilt(steps, 1.0, soft, barrier_for(steps, log_cut, soft))
+        gaps = [factor * (1.0 - math.log(enough)) / epsilon for factor in CHERNOFF_FACTORS]
+        with suppress(OutOfReachError):
+            points = [1.0 + gap for gap in gaps]
+            upper = chernoff_bound(make_grid(law, -max(gaps), 1.0, 0.0), points, "add", epsilon)
+            if upper <= enough:
+                return Bounds(0.0, upper)
+    return direction_delta(steps, grid_or_none(steps, log_cut), epsilon, "add")
 
 
-def direction_epsilon(steps: Composition, grid: Grid | None, delta: float, direction: Direction) -> Bounds:
-    """Return bounds on one direction's epsilon at delta in (0, 1), by the engines in turn until one is narrow."""
-    start = elementary_epsilon(steps, delta)
+def direction_epsilon(
+    steps: Composition, grid: Grid | None, delta: float, direction: Direction, start: float = math.inf
+) -> Bounds:
+    """Return bounds on one direction's epsilon at delta in (0, 1), by the engines in turn until one is narrow.
+
+    Without a grid no line is tried; `start` is a first guess.
+    """
+    most = elementary_epsilon(steps, delta)
     if has_closed_form(steps):
-        return invert_delta(lambda e: direction_delta(steps, grid, e, direction), delta, start, 1.0)
-    bounds = Bounds(0.0, start)
+        return invert_delta(lambda e: direction_delta(steps, None, e, direction), delta, most, 1.0)
+    bounds = Bounds(0.0, most)
     if grid is not None:
         with suppress(OutOfReachError):  # a chain may do
-            c, guess = saddle_for_delta(grid, delta, direction)
-            start = min(max(guess, 1e-12), start)
-            line = make_lines(grid, c, (direction,), guess)[0]
-            bounds = bounds.intersect(_invert_line(line, steps, delta, direction, guess))
+            c, start = saddle_for_delta(grid, delta, direction)
+            line = make_lines(grid, c, (direction,), start)[0]
+            bounds = bounds.intersect(_invert_line(line, steps, delta, direction, start))
         if bounds.relative_width <= NARROW:
             return bounds
     if direction == "remove":
         with suppress(OutOfReachError):  # what is known must do
-            router, guess = router_for_delta(steps, delta, start)
-            for _ in range(2):  # the second time near the epsilon that was found
+            router, guess = router_for_delta(steps, delta, min(max(start, 1e-12), most))
+            for _ in range(2):
                 chain = chain_for_epsilon(router, guess)
                 bounds = bounds.intersect(_invert(chain.delta, steps, delta, direction, guess, 1.0 / guess))
-                if bounds.relative_width <= NARROW or not bounds.lower > 0.0:
+                if bounds.relative_width <= NARROW or bounds.lower == 0.0:
                     break
-                guess = bounds.upper
+                guess = bounds.upper  # once more, near the epsilon that was found, with more barriers
+                router = Router(steps, math.log(delta), guess, FINE_LOSSES)
     return bounds
 
 

@@ -3,8 +3,9 @@ r"""Powers of characteristic functions at the nodes of a line, with bounds on th
 One phase's law has phi(t + iy) = phi(t) (1 + X(y)), X(y) = E_t[e^{iyL} - 1 - iyL] + iy E_t[L]. On the nodes y_k = k h,
 k = k1 + M k2, with A = e^{iaL} - 1 and B likewise for the coarse part, e^{i(a+b)L} - 1 - i(a+b)L = (A - iaL) +
 (B - ibL) + A B: one matrix product for all nodes. The quadrature errs by at most `unknown`, weights and losses by
-`TiltedSteps.rounding`, the mean by `mean_error`; log1p divides these by |1 + X|. The laws between two barriers are not
-centred at their mean: it gains nothing where L does not crowd around 0, and loses digits where it is large.
+`TiltedSteps.rounding`, the mean by `mean_error`; log1p divides these by |1 + X|. Where L does not crowd around 0
+nothing is gained by centring, and digits are lost where it is large: there, and for laws between two barriers,
+E_t[e^{iyL}] - 1 is summed as it is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.inversion.quadrature import TiltedSteps
 from opacus_edgeworth.mechanisms import ULP
 
-MAX_CHUNK = 1 << 20
+MAX_CHUNK = 1 << 15
 """Complex numbers of a table of e^{iyL} that are held at once, about."""
 
 
@@ -157,9 +158,12 @@ def _excess(
     y = step * np.arange(nodes)
     table = parts.size * tilted.grid.loss.shape[1] + tilted.tilt.size * nodes
     chunk = max(1, MAX_CHUNK // table)
-    centred = tilted.grid.law.below is None
     for i in range(0, tilted.grid.steps.phases, chunk):
         some = slice(i, i + chunk)
+        linear, quadratic, both_ways = tilted.rounding[:, :, some, None] * y
+        around_mean = np.minimum(linear, quadratic * y) + both_ways * y + tilted.mean_error[:, some, None] * y
+        wrong = tilted.spread[:, some, None] + tilted.turn[:, some, None] * y
+        centred = tilted.grid.law.below is None and not np.all(wrong[..., -1] < around_mean[..., -1])
         both, rest = _expm1_imaginary(parts[:, None] * tilted.grid.loss[some, None, :])  # (p, inner + outer, J)
         weight = tilted.weight[:, some]
         alone = np.matmul(rest if centred else both, weight[..., None])[..., 0]  # (T, p, inner + outer)
@@ -167,13 +171,8 @@ def _excess(
         x = x + alone[..., inner:, None] + alone[..., None, :inner]
         x = x.reshape(len(weight), -1, inner * outer)[..., :nodes]
         if centred:
-            x = x + 1j * (y * tilted.mean[:, some, None])
-            linear, quadratic, both_ways = tilted.rounding[:, :, some, None] * y
-            wrong = np.minimum(linear, quadratic * y) + both_ways * y
-            wrong += tilted.mean_error[:, some, None] * y + unknown[:, some, None]
-        else:
-            wrong = tilted.spread[:, some, None] + tilted.turn[:, some, None] * y + unknown[:, some, None]
-        yield some, x, wrong
+            x, wrong = x + 1j * (y * tilted.mean[:, some, None]), around_mean
+        yield some, x, wrong + unknown[:, some, None]
 
 
 def _log_power(x: ComplexArray, wrong: FloatArray, counts: FloatArray | float) -> tuple[ComplexArray, FloatArray]:

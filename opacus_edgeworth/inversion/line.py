@@ -294,11 +294,13 @@ def compose_upper(steps: Composition, log_mgf: FloatArray, c: FloatArray) -> Flo
     return total + 0.5 * steps.gaussian * c * (c - 1.0) * (1.0 + 8.0 * ULP)
 
 
-def chernoff_bound(grid: Grid, c: float, direction: Direction, epsilon: float) -> float:
-    """Return the bound kappa(c) e^{G(c) - (c - 1) epsilon} on delta, c > 1: infinite if the grid does not hold it."""
-    _, log_mgf = _upper_cgf(grid, [c], direction)[0]
-    log_delta = log_kappa(c) + log_mgf - (c - 1.0) * epsilon
-    return math.exp(min(log_delta + 1e-12 * (1.0 + abs(log_mgf) + c * epsilon), 700.0)) + grid.law.cut_off()
+def chernoff_bound(grid: Grid, points: list[float], direction: Direction, epsilon: float) -> float:
+    """Return the least of the bounds kappa(c) e^{G(c) - (c - 1) epsilon} on delta at points c > 1."""
+    log_delta = math.inf
+    for c, log_mgf in _upper_cgf(grid, points, direction):
+        log_bound = log_kappa(c) + log_mgf - (c - 1.0) * epsilon
+        log_delta = min(log_delta, log_bound + 1e-12 * (1.0 + abs(log_mgf) + c * epsilon))
+    return math.exp(min(log_delta, 700.0)) + grid.law.cut_off()
 
 
 def alias_room(c: float, other: float, log_mgf: float, epsilon: float, log_value: float) -> float:

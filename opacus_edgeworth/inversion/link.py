@@ -45,7 +45,7 @@ MAX_WORK = 4e8
 SHARES = (1.0, 0.7, 0.45, 0.25)
 """Points at which Chernoff bounds the aliases, as shares of the way to the piece's."""
 LARGEST_CHANGE = 600.0
-MAX_DETOURS = 8
+MAX_DETOURS = 24
 
 
 @dataclass(frozen=True, slots=True)

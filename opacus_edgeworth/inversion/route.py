@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
-from opacus_edgeworth._types import FloatArray
+from opacus_edgeworth._types import FloatArray, IntArray
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.grid import LOG_SQRT_2PI
@@ -58,6 +58,8 @@ LOSSES = np.array(
     ]
 )
 """Losses at barriers, as multiples of epsilon."""
+FINE_LOSSES = np.sort(np.concatenate([LOSSES, np.geomspace(0.08, 2.8, 20)]))
+"""More of them, for a second attempt."""
 LEAST_GAP, LARGEST_EXCESS, FINENESS = 1e-3, 700.0, 0.07
 """Tilts of the table: from c - 1 = LEAST_GAP to (c - 1) epsilon = LARGEST_EXCESS, FINENESS apart in log(c - 1)."""
 MOST_EXCESS = 120.0
@@ -99,10 +101,27 @@ class Piece:
     log_value: float
 
 
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Where on the table a line may be put.
+
+    Args:
+      at: (N,), indices of c; `left` and `right` are those of points where Chernoff bounds the aliases best.
+      step: (N,), the distance of nodes that this allows.
+      log_value: about log of the integral.
+    """
+
+    at: IntArray
+    step: FloatArray
+    left: IntArray
+    right: IntArray
+    log_value: float
+
+
 class Router:
     """Tables on the real line from which routes are read off: one composition, the remove direction, one delta."""
 
-    def __init__(self, steps: Composition, log_delta: float, epsilon: float) -> None:
+    def __init__(self, steps: Composition, log_delta: float, epsilon: float, losses: FloatArray = LOSSES) -> None:
         """Make the tables for about these values.
 
         Raises:
@@ -117,7 +136,7 @@ class Router:
         spacing = np.minimum(0.15, 0.2 * self.s)
         points = math.ceil(float(((farthest + 9.0) / spacing).max()))
         self.log_gap = np.arange(math.log(LEAST_GAP), math.log(LARGEST_EXCESS / epsilon), FINENESS)
-        if not points * steps.phases * self.log_gap.size <= MAX_TABLE:
+        if not 3 <= self.log_gap.size * points * steps.phases <= MAX_TABLE:
             raise OutOfReachError(f"{points} scores for each of {steps.phases} phases")
         self.score = -9.0 + spacing * np.arange(points)
         self.loss = privacy_loss(self.score, self.s, self.q)
@@ -128,7 +147,7 @@ class Router:
         with np.errstate(divide="ignore"):
             large = np.exp(np.minimum(exponent + np.log(self.density), LARGEST_EXPONENT)) - self.density
         self.gain = np.where(exponent < 1.0, self.density * np.expm1(np.minimum(exponent, 1.0)), large)
-        self.ends = self._barriers(epsilon, last)
+        self.ends = self._barriers(losses * epsilon, last)
         self.power, self.change = self._powers()
         self.log_sum = self._log_sums()
 
@@ -167,11 +186,11 @@ class Router:
         """Return log of c (c - 1) e^{(c - 1) epsilon} on the table, (C,)."""
         return self.gap * epsilon + self.log_gap + np.log1p(self.gap)
 
-    def _barriers(self, epsilon: float, last: FloatArray) -> list[FloatArray]:
-        """Return barriers at LOSSES, each in all phases at least W below the next one or equal to it."""
+    def _barriers(self, losses: FloatArray, last: FloatArray) -> list[FloatArray]:
+        """Return barriers at these losses, each in all phases at least W below the next one or equal to it."""
         ends = [last]
-        for share in LOSSES[::-1]:
-            ratio = np.expm1(min(share * epsilon, 600.0)) / self.q + 1.0
+        for loss in losses[::-1]:
+            ratio = np.expm1(min(loss, 600.0)) / self.q + 1.0
             barrier = exact(self.s * np.log(ratio) + 0.5 / self.s)
             barrier = np.where(barrier > ends[0] - self.soft, ends[0], barrier)
             if np.any(barrier < ends[0]):
@@ -220,37 +239,35 @@ class Router:
             at = int(small[0])  # a higher tilt asks for more of the barrier
             c = 1.0 + float(self.gap[at])
             return LEAST_WORK, [Piece((k, k), self.soft, None, self.ends[k], c, c, c, True, float(bound[at]))]
-        found = self._saddle(k, k, log_f)
+        found = self._candidates(log_f)
         if found is None:
             return math.inf, []
-        at, step, piece = found
-        law = (self.gain[at] + self.density) * ndtr((self.ends[k] - self.score) / self.soft)
+        law = (self.gain[found.at[0]] + self.density) * ndtr((self.ends[k] - self.score) / self.soft)
         law /= law.sum(axis=1, keepdims=True)
-        for last in DECADES * step:
+        for last in DECADES * found.step[0]:
             with np.errstate(divide="ignore"):
                 decay = np.log(np.abs(np.einsum("pj,pj->p", law, np.exp(1j * last * self.loss)))) @ self.steps.steps
             if decay - 0.5 * self.steps.gaussian * last**2 < -40.0:
-                return self._work(piece, 2.0 * last, step), [piece]
+                return self._best(k, k, found, log_f, 2.0 * last)
         return math.inf, []
 
     def _link(self, j: int, k: int, log_f: FloatArray) -> tuple[float, list[Piece]]:
         """Return the work for what the law gains between two barriers, and the piece."""
-        found = self._saddle(j, k, log_f)
+        found = self._candidates(log_f)
         if found is None:
             return math.inf, []
-        _, step, piece = found
         height = np.minimum(0.9 * math.pi * self.s, 5.0 * self.soft)[:, 0]
         s, q = self.s[:, 0], self.q[:, 0]
         where = (self.ends[j] < self.ends[k])[:, 0]
         score = self.ends[j][:, 0] - 2.0 * self.soft[:, 0]
         rising = q * np.exp(np.minimum(score / s - 0.5 / s**2, 600.0))
         turn = np.arctan2(rising * np.sin(height / s), 1.0 - q + rising * np.cos(height / s))
-        log_need = 32.0 + max(piece.log_value - self.log_delta, 0.0) + 0.5 * (height / self.soft[:, 0]) ** 2
+        log_need = 32.0 + max(found.log_value - self.log_delta, 0.0) + 0.5 * (height / self.soft[:, 0]) ** 2
         last = float((log_need / np.maximum(turn, 1e-300))[where].max())
-        return self._work(piece, last, step), [piece]
+        return self._best(j, k, found, log_f, last)
 
-    def _saddle(self, j: int, k: int, log_f: FloatArray) -> tuple[int, float, Piece] | None:
-        """Return where on the table a line is best put, the distance of its nodes, and the piece; None if nowhere.
+    def _candidates(self, log_f: FloatArray) -> Candidates | None:
+        """Return where on the table a line may be put; None if nowhere.
 
         That is near the saddle point, where F is least; but where G takes off close to it, at some distance from there.
         """
@@ -262,29 +279,31 @@ class Router:
         log_value = float(log_f[at] + np.log(0.5 * (gap[high] - gap[low]) / 2.51 + 1e-300))
         if not log_value < self.log_delta + WORST:
             return None
-        near = np.flatnonzero(log_f[1:-1] < log_f[at] + 3.0) + 1
-        near = near[np.linspace(0, near.size - 1, min(near.size, 8)).astype(int)]
+        near = np.flatnonzero(log_f[1:-1] < log_f[at] + 4.0) + 1
+        near = near[np.linspace(0, near.size - 1, min(near.size, 10)).astype(int)]
         excess = log_f - self.log_delta + 32.0
-        away = gap - gap[near, None]
-        room = 2.0 * math.pi * away / np.maximum(excess, 1.0) * (excess < MOST_EXCESS)
+        room = 2.0 * math.pi * (gap - gap[near, None]) / np.maximum(excess, 1.0) * (excess < MOST_EXCESS)
         left, right = np.argmin(room, axis=1), np.argmax(room, axis=1)
         row = np.arange(near.size)
         step = np.minimum(-room[row, left], room[row, right])
-        best = int(np.argmax(step))
-        if not step[best] > 0.0:
+        usable = step > 0.0
+        if not usable.any():
             return None
-        below = self.ends[j] if j < k else None
-        c, a, b = (1.0 + float(gap[i]) for i in (near[best], left[best], right[best]))
-        return (
-            int(near[best]),
-            float(step[best]),
-            Piece((j, k), self.soft, below, self.ends[k], c, a, b, False, log_value),
-        )
+        return Candidates(near[usable], step[usable], left[usable], right[usable], log_value)
 
-    def _work(self, piece: Piece, last: float, step: float) -> float:
-        """Return the work for a line up to |y| = last, with a price for digits that an ill-conditioned one loses."""
-        lost = max(piece.log_value - self.log_delta - WELL, 0.0)
-        return LEAST_WORK * math.exp(lost) + self._size(last) * last / step
+    def _best(self, j: int, k: int, found: Candidates, log_f: FloatArray, last: float) -> tuple[float, list[Piece]]:
+        """Return the least work for a line up to |y| = last, and the piece.
+
+        F (c - 1) at c is hardly less than the integral of |F| along the line: if it is large, digits are lost, and that
+        has its price.
+        """
+        lost = log_f[found.at] + self.log_gap[found.at] - self.log_delta - WELL
+        work = LEAST_WORK * np.exp(np.minimum(np.maximum(lost, 0.0), 40.0)) + self._size(last) * last / found.step
+        best = int(np.argmin(work))
+        c, left, right = (1.0 + float(self.gap[i[best]]) for i in (found.at, found.left, found.right))
+        below = self.ends[j] if j < k else None
+        piece = Piece((j, k), self.soft, below, self.ends[k], c, left, right, False, found.log_value)
+        return float(work[best]), [piece]
 
     def _size(self, last: float) -> float:
         """Return about how many scores a line up to |y| = last needs."""
