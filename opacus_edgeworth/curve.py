@@ -190,12 +190,16 @@ def direction_delta(steps: Composition, grid: Grid | None, epsilon: float, direc
         if bounds.relative_width <= NARROW:
             return bounds
     bounds = bounds.intersect(elementary_delta(steps, epsilon, direction))
-    if direction == "remove" and epsilon > 0.0 and bounds.upper > LEAST_DELTA:
+    if direction == "remove" and bounds.upper > LEAST_DELTA:
+        # chains need an epsilon; as a function of e^epsilon delta falls, but with a slope of -1 at most
+        at = max(epsilon, 1e-11 * bounds.lower)
+        more = (math.expm1(at) - math.expm1(epsilon)) * (1.0 + 1e-12) if at > epsilon else 0.0
         with suppress(OutOfReachError):  # what is known must do
-            log_delta = Router(steps, math.log(bounds.upper), epsilon).log_value(epsilon) + 0.5
+            log_delta = Router(steps, math.log(bounds.upper), at).log_value(at) + 0.5
             for losses in (LOSSES, FINE_LOSSES, FINE_LOSSES):  # barriers depend on the delta that there is
-                router = Router(steps, min(log_delta, math.log(bounds.upper)), epsilon, losses)
-                bounds = bounds.intersect(chain_for_epsilon(router, epsilon).delta(epsilon))
+                router = Router(steps, min(log_delta, math.log(bounds.upper)), at, losses)
+                found = chain_for_epsilon(router, at).delta(at)
+                bounds = bounds.intersect(Bounds(found.lower, found.upper + more))
                 if bounds.relative_width <= NARROW:
                     break
                 log_delta = math.log(bounds.upper)
@@ -242,6 +246,8 @@ def direction_epsilon(
             router, guess = router_for_delta(steps, delta, min(max(start, 1e-12), most))
             for _ in range(2):
                 chain = chain_for_epsilon(router, guess)
+                if guess < delta and chain.delta(guess).upper + math.expm1(min(guess, 1.0)) * (1.0 + 1e-12) <= delta:
+                    return Bounds(0.0, 0.0)  # since delta(0) is at most that
                 bounds = bounds.intersect(_invert(chain.delta, steps, delta, direction, guess, 1.0 / guess))
                 if bounds.relative_width <= NARROW or bounds.lower == 0.0:
                     break

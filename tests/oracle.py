@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 
 import numpy as np
 from flint import acb, arb, ctx
@@ -30,6 +29,8 @@ from oracle_plan import (
     Part,
     Path,
     Plan,
+    Problem,
+    barriers_for_mass,
     node_lines,
     plan_parts,
 )
@@ -40,7 +41,8 @@ WORST = 1e-9
 """Relative error with which a value is still returned when levels or time run out."""
 GROWTH = 1.2
 """How much finer each level is, in both rules."""
-LEVELS = 5
+LEVELS = (1, 4, 6)
+"""Levels after the first; most end with the first of these."""
 
 
 def _upper_tail(x: arb) -> arb:
@@ -90,12 +92,31 @@ def exact_delta(history: History, epsilon: float, direction: str) -> arb | None:
 
 def judge(history: History, epsilon: float, time_limit: float = math.inf) -> tuple[arb, float]:
     """Return the larger of the two directions' delta, by closed forms where there are any, and its relative error."""
-    found = []
-    # at epsilon = 0 both are the total variation distance, and the add direction is the cheaper one
-    for direction in ("add",) if epsilon == 0 else ("remove", "add"):
-        exact = exact_delta(history, epsilon, direction)
-        found.append((exact, 0.0) if exact is not None else delta(history, epsilon, direction, time_limit=time_limit))
-    return max(found, key=lambda item: float(item[0].mid()))
+    if epsilon == 0:  # both are the total variation distance, and the add direction is the cheaper one
+        return direction_delta(history, 0.0, "add", time_limit)
+    remove = direction_delta(history, epsilon, "remove", time_limit)
+    if chernoff(history, epsilon, "add") < float(remove[0].mid()):
+        return remove
+    add = direction_delta(history, epsilon, "add", time_limit)
+    return remove if remove[0].mid() >= add[0].mid() else add
+
+
+def direction_delta(history: History, epsilon: float, direction: str, time_limit: float) -> tuple[arb, float]:
+    """Return one direction's delta, by a closed form if there is one, and its relative error."""
+    exact = exact_delta(history, epsilon, direction)
+    return (exact, 0.0) if exact is not None else delta(history, epsilon, direction, time_limit=time_limit)
+
+
+def chernoff(history: History, epsilon: float, direction: str) -> float:
+    """Return a bound above the add direction's delta, 1 otherwise: (1 - e^x)_+ <= e^{tx} for every t < 0."""
+    if direction != "add" or exact_delta(history, epsilon, direction) is not None:
+        return 1.0
+    problem = Problem(history, epsilon, direction, [barriers_for_mass(history, -100.0, 5.0)])
+    try:
+        t, _, log_value = problem.saddle(0)  # barriers only lower the loss, and so raise e^{tL}
+    except ArithmeticError:
+        return 1.0
+    return math.exp(min(log_value + math.log(t * (t - 1)) + 1e-3, 0.0))
 
 
 def delta(
@@ -119,16 +140,15 @@ def delta(
         if epsilon >= limit * (1 + 1e-12):
             return arb(0), 0.0
     deadline = time.process_time() + time_limit
-    plan = plan_parts(history, epsilon, direction, deadline)
-    plan, previous = _first_level(plan, deadline)
+    plan, previous = _first_level(history, epsilon, direction, deadline)
     error = math.inf
-    for level in range(1, LEVELS):
+    for level in LEVELS:
         try:
             value = _value(plan, level, deadline)
         except TimeoutError:
             break
         difference = abs(float((value / previous).mid()) - 1)
-        error, previous = difference + abs(math.exp(plan.log_cut) / float(value.mid())), value
+        error, previous = difference + float((arb(plan.log_cut).exp() / abs(value)).mid()), value
         if difference < agreement:
             break
     if error > WORST:
@@ -136,21 +156,25 @@ def delta(
     return previous, error
 
 
-def _first_level(plan: Plan, deadline: float) -> tuple[Plan, arb]:
-    """Return the first level's delta, and the plan with its tolerances relative to that delta.
+def _first_level(history: History, epsilon: float, direction: str, deadline: float) -> tuple[Plan, arb]:
+    """Return a plan and the first level's delta, which agrees with what the plan's tolerances are relative to.
 
     Raises:
-      ArithmeticError: delta stays far from what its tolerances are relative to.
+      ArithmeticError: no plan led to such a delta.
     """
-    for _ in range(4):
+    avoid, log_delta, reason = 0, None, ""
+    for _ in range(6):
+        plan = plan_parts(history, epsilon, direction, deadline, avoid, log_delta)
         value = _value(plan, 0, deadline)
-        log_delta = float(abs(value).log().mid())
-        if value > 0 and abs(log_delta - plan.log_delta) < 0.5 and plan.log_cut < log_delta - 27:
+        log_value = float(abs(value).log().mid())
+        if value > 0 and abs(log_value - plan.log_delta) < 0.5 and plan.log_cut < log_value - 27:
             return plan, value
-        plan = replace(plan, log_delta=min(log_delta, plan.log_delta + 5.0))
-    raise ArithmeticError(
-        f"first level: {value.str(5)}, planned exp({plan.log_delta:.3f}), cut exp({plan.log_cut:.1f})"
-    )
+        reason = f"first level: {value.str(5)}, planned exp({plan.log_delta:.3f}), cut exp({plan.log_cut:.1f})"
+        if value > 0 and log_value < plan.log_delta:  # floating point could not see so small a delta
+            avoid, log_delta = 0, log_value
+        else:  # it had misjudged the path
+            avoid, log_delta = avoid + 1, None
+    raise ArithmeticError(reason)
 
 
 def _value(plan: Plan, level: int, deadline: float) -> arb:
@@ -183,7 +207,7 @@ class _Integral:
             weights += [half * w for _, w in rule]
         floats = np.array([float(x.mid()) for x in t])
         zeta, slope = path.zeta(floats)
-        log_tol = self.plan.log_delta - 30.0 - 4.0 * self.level - np.log(np.abs(slope) * part.panels[-1][1])
+        log_tol = self.plan.log_delta - 30.0 - 2.0 * self.level - np.log(np.abs(slope) * part.panels[-1][1])
         barriers = [part.index] if part.index == 0 else [part.index, part.index - 1]
         lines = {k: node_lines(problem, zeta, log_tol, k) for k in barriers}
         total = arb(0)
@@ -232,8 +256,10 @@ class _Integral:
         w = u / s - 1 / (2 * s * s)
         loss = (1 + q / (1 - q) * w.exp()).log() if law.quiet else (1 + q * (w.exp() - 1)).log()
         weight = (-u * u / 2).exp() * h / (2 * arb.pi()).sqrt()
-        away = (u - arb(law.barriers[barrier])) / (arb(law.softness) * arb(2).sqrt())
-        if float(away.real.mid()) > -9:
+        score, width = law.barriers[barrier]
+        away = (u - arb(score)) / (arb(width) * arb(2).sqrt())
+        x, y = float(away.real.mid()), float(away.imag.mid())
+        if x > -math.sqrt(y * y + 90.0):  # below that it is 1, to within the bits
             weight *= away.erfc() / 2
         return weight, loss
 

@@ -65,7 +65,7 @@ LEAST_GAP, LARGEST_EXCESS, FINENESS = 1e-3, 700.0, 0.07
 MOST_EXCESS = 120.0
 """How much, in log, F may exceed its target where Chernoff is to bound aliases: beyond, barriers hardly hold."""
 MAX_TABLE = 4e7
-MAX_REVISIONS, LOWEST, HIGHEST = 8, 1e-3, 3.0
+MAX_REVISIONS, LOWEST, HIGHEST, SMALLEST = 8, 1e-3, 3.0, 1e-3
 """How often tables are made anew for an epsilon, which lies between these multiples of the last one."""
 DECADES = np.geomspace(1.0, 3e4, 24)
 """Ends of lines that are tried, in units of the distance of nodes."""
@@ -135,8 +135,10 @@ class Router:
         farthest = last + FARTHEST * self.soft
         spacing = np.minimum(0.15, 0.2 * self.s)
         points = math.ceil(float(((farthest + 9.0) / spacing).max()))
-        self.log_gap = np.arange(math.log(LEAST_GAP), math.log(LARGEST_EXCESS / epsilon), FINENESS)
-        if not 3 <= self.log_gap.size * points * steps.phases <= MAX_TABLE:
+        # near epsilon = 0 it is losses of about delta that count, and more
+        scale = max(epsilon, math.exp(min(log_delta, 0.0)))
+        self.log_gap = np.arange(math.log(LEAST_GAP), math.log(LARGEST_EXCESS / scale), FINENESS)
+        if not (self.log_gap.size >= 8 and points * steps.phases * self.log_gap.size <= MAX_TABLE):
             raise OutOfReachError(f"{points} scores for each of {steps.phases} phases")
         self.score = -9.0 + spacing * np.arange(points)
         self.loss = privacy_loss(self.score, self.s, self.q)
@@ -147,7 +149,7 @@ class Router:
         with np.errstate(divide="ignore"):
             large = np.exp(np.minimum(exponent + np.log(self.density), LARGEST_EXPONENT)) - self.density
         self.gain = np.where(exponent < 1.0, self.density * np.expm1(np.minimum(exponent, 1.0)), large)
-        self.ends = self._barriers(losses * epsilon, last)
+        self.ends = self._barriers(losses * scale, last)
         self.power, self.change = self._powers()
         self.log_sum = self._log_sums()
 
@@ -315,13 +317,15 @@ class Router:
 def router_for_delta(steps: Composition, delta: float, start: float) -> tuple[Router, float]:
     """Return tables for about the epsilon at which `delta` is reached, and that epsilon; `start` is a first guess.
 
+    If delta(0) is less, the epsilon is SMALLEST times delta.
+
     Raises:
       OutOfReachError: none is found.
     """
     log_delta, epsilon = math.log(delta), start
     for _ in range(MAX_REVISIONS):
         router = Router(steps, log_delta, epsilon)
-        low, high = epsilon * LOWEST, epsilon * HIGHEST
+        low, high = max(epsilon * LOWEST, SMALLEST * delta), epsilon * HIGHEST
         if not router.log_value(low) > log_delta:
             found = low
         elif not router.log_value(high) < log_delta:
@@ -335,7 +339,7 @@ def router_for_delta(steps: Composition, delta: float, start: float) -> tuple[Ro
                     xtol=1e-3,
                 )
             )
-        if 0.7 < found / epsilon < 1.4:
+        if 0.7 < found / epsilon < 1.4 or found == SMALLEST * delta:
             return router, found
         epsilon = found
     raise OutOfReachError("no epsilon")
