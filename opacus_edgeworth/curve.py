@@ -158,6 +158,8 @@ def history_epsilon(steps: Composition, delta: float) -> Bounds:
             known = _invert_line(line, steps, delta, "remove", start)
             if known.relative_width <= NARROW and add.delta(known.upper).upper <= delta:
                 return known
+    if math.isinf(start) and not has_closed_form(steps) and history_delta(steps, 0.0).upper <= delta:
+        return Bounds(0.0, 0.0)
     remove = known.intersect(direction_epsilon(steps, None, delta, "remove", start))
     if math.isinf(remove.upper) or add_direction_delta(steps, remove.upper, delta).upper <= delta:
         return remove

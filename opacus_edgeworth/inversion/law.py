@@ -27,6 +27,8 @@ SOFTEST = 0.25
 """Largest width of a barrier in u."""
 FARTHEST = 16.0
 """How many W beyond its barrier a law may end."""
+NEARER = 12.0
+"""How many W below its barrier a law is practically whole."""
 EDGE = 30.0
 """How much smaller than the quadrature's errors, in log, the law's edge is to be: shifted lines magnify it."""
 
@@ -82,6 +84,16 @@ class Law:
         steps of E_P[1 - chi] or E_Q[1 - chi].
         """
         return float(self.steps.steps @ np.maximum(*self.mass_lost())) * (1.0 + 1e-9) + self.spill()
+
+    def log_tilted_loss(self, tilt: float) -> FloatArray:
+        """Return a bound on log E_Q[(1 - chi) e^{tL}], t < 0, of a law without lower barrier, its end included, (P,).
+
+        Below b = U - NEARER W, 1 - chi is at most Phi(-NEARER) and e^{tL} at most (1 - q)^t; above, e^{tL} is at most
+        e^{t L(b)}, and so it is beyond the end.
+        """
+        s, q = self.steps.noise_multiplier[:, None], self.steps.sample_rate[:, None]
+        below = tilt * privacy_loss(self.barrier - NEARER * self.soft, s, q)
+        return np.logaddexp(below, float(log_ndtr(-NEARER)) + tilt * np.log1p(-q))[:, 0] + 1e-6
 
     def spill(self) -> float:
         """Return a bound on what the end alone takes from delta."""
@@ -152,3 +164,11 @@ def law_for_tilt(
     above = exponent >= exponent.max(axis=1, keepdims=True) - fallen
     high = np.minimum(later.size - np.argmax(above[:, ::-1], axis=1)[:, None], last)
     return Law(steps, barrier, below, np.maximum(exact(later[high]), barrier), soft)
+
+
+def nearer_law(law: Law, tilt: float, log_share: float) -> Law:
+    """Return the law with barriers no farther than t < 0 asks for: beyond them e^{tL} is less than e^log_share."""
+    s, q = law.steps.noise_multiplier[:, None], law.steps.sample_rate[:, None]
+    loss = min(log_share / tilt, 600.0)
+    barrier = exact(s * np.log(np.expm1(loss) / q + 1.0) + 0.5 / s + NEARER * law.soft)
+    return law_for_tilt(law.steps, 1.0, law.soft, np.minimum(law.barrier, barrier))

@@ -25,6 +25,7 @@ from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.characteristic import log_cf
 from opacus_edgeworth.inversion.grid import Grid, few_bits, make_grid
+from opacus_edgeworth.inversion.law import nearer_law
 from opacus_edgeworth.inversion.quadrature import TiltedSteps, log_mgf_upper, tilted_steps
 from opacus_edgeworth.inversion.saddle import (
     fitting_law,
@@ -38,6 +39,8 @@ from opacus_edgeworth.mechanisms import ULP
 
 TARGET = 32.0
 """Each error is pushed below about e^-TARGET = 1e-14 of delta."""
+LOG_SHARE = -80.0
+"""Scores at which e^{tL} is less than e^LOG_SHARE do not matter."""
 MAX_NODES = 1 << 16
 MAX_WORK = 4e8
 """Nodes times grid points; beyond it the lattice engine is quicker."""
@@ -61,7 +64,8 @@ class Line:
       log_peak: G(c); `log_peak_error` bounds its error.
       log_beyond: upper bound on log |e^{G(c + iy) - G(c)}| from the last node on.
       chernoff: (c', upper bound on G(c')) pairs, for the alias terms.
-      cut_off: what delta, or its complement, lost at most when the law was cut off.
+      cut_off: what delta, or its complement, lost at most when the law was cut off; and `log_cut_share`, log of what
+        e^{G(c)} lost, relatively, so that delta lost at most kappa(c) e^{G(c) - (c - 1) e} times that.
       spill: what the line may have too much, for want of a common end of the laws it is the difference of.
     """
 
@@ -78,6 +82,7 @@ class Line:
     log_beyond: float
     chernoff: tuple[tuple[float, float], ...]
     cut_off: float
+    log_cut_share: float
     spill: float
 
     def delta(self, epsilon: float) -> Bounds:
@@ -92,7 +97,8 @@ class Line:
         log_scale = log_unit + math.log(self.step / math.pi)
         log_alias = self.alias_bound(epsilon) - log_scale
         alias = math.exp(log_alias) if log_alias < 700.0 else math.inf
-        upper = _scaled_exp(log_scale, total + uncertain + left_out, unit_error, up=True) + self.cut_off
+        upper = _scaled_exp(log_scale, total + uncertain + left_out, unit_error, up=True)
+        upper += min(self.cut_off, math.exp(min(log_unit + log_kappa(self.c) + self.log_cut_share + 1e-6, 700.0)))
         lower = _scaled_exp(log_scale, total - uncertain - left_out - alias, unit_error, up=False) - self.spill
         if self.gap < 0.0:
             lower, upper = 1.0 - min(upper, 1.0) - ULP, 1.0 - lower + ULP
@@ -172,6 +178,9 @@ def make_lines(grid: Grid, c: float, directions: tuple[Direction, ...], epsilon:
     if gap == 0.0 or c == 0.0:
         raise OutOfReachError("the saddle point is at a pole")
     counts, gaussian = grid.steps.steps, grid.steps.gaussian
+    if directions == ("add",) and gap > 0.0:  # high scores do not matter under a negative tilt
+        law = nearer_law(grid.law, -gap, LOG_SHARE)
+        grid = make_grid(law, -gap, 1.0, 0.0)
     tilts = [c if direction == "remove" else -gap for direction in directions]
     curvature = moments(grid, c, directions[0])[2]
     if not curvature > 0.0:
@@ -223,10 +232,18 @@ def make_lines(grid: Grid, c: float, directions: tuple[Direction, ...], epsilon:
                 float(log_beyond[row]),
                 chernoff if row == 0 or c < 1.0 else (),
                 grid.law.cut_off(),
+                _log_cut_share(tilted, row) if direction == "add" and gap > 0.0 else math.inf,
                 0.0,
             )
         )
     return lines
+
+
+def _log_cut_share(tilted: TiltedSteps, row: int) -> float:
+    """Bound log(prod (phi + lost)^n / prod phi^n - 1), lost = E_Q[(1 - chi) e^{tL}], t < 0: what e^G lacks."""
+    lost = tilted.grid.law.log_tilted_loss(float(tilted.tilt[row])) - tilted.log_mgf[row] + tilted.log_mgf_error[row]
+    grown = float(tilted.grid.steps.steps @ np.logaddexp(0.0, lost))
+    return math.log(math.expm1(min(grown, 600.0)) + 1e-300)
 
 
 def served(tilted: TiltedSteps, reach: float, counts: FloatArray) -> tuple[TiltedSteps, FloatArray]:

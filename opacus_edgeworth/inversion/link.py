@@ -194,6 +194,7 @@ def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float
         float(log_beyond[0]),
         chernoff,
         spill,
+        math.inf,
         spill,
     )
 
