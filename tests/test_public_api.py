@@ -11,13 +11,16 @@ import pytest
 import opacus_edgeworth as ew
 
 ROOT = Path(__file__).parent.parent
-MODULES = ["bounds", "mechanisms", "curve", "calibration", "accountant"]
+MODULES = [
+    "bounds", "mechanisms", "curve", "calibration", "accountant", "certification.certificate", "certification.audit",
+]  # fmt: skip
 
 
 def test_public_names():
     assert sorted(ew.__all__) == [
-        "Bounds", "CalibrationError", "CertificationError", "EdgeworthAccountant", "EdgeworthError",
-        "InvalidParameterError", "PrivacyCurve", "calibrate_noise_multiplier", "mechanisms",
+        "Bounds", "CalibrationError", "Certificate", "CertificationError", "EdgeworthAccountant", "EdgeworthError",
+        "InvalidParameterError", "PrivacyCurve", "audit", "calibrate_noise_multiplier", "check_certificate",
+        "mechanisms",
     ]  # fmt: skip
 
 
@@ -29,6 +32,10 @@ def test_signatures():
     signature = inspect.signature(ew.calibrate_noise_multiplier)
     assert list(signature.parameters) == names
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in signature.parameters.values())
+    signature = inspect.signature(ew.audit)
+    assert list(signature.parameters) == ["history", "epsilon", "delta"]
+    assert all(signature.parameters[n].kind is inspect.Parameter.KEYWORD_ONLY for n in ("epsilon", "delta"))
+    assert list(inspect.signature(ew.check_certificate).parameters) == ["certificate"]
 
 
 @pytest.mark.parametrize("name", MODULES)

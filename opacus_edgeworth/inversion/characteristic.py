@@ -75,7 +75,7 @@ def gap_cf(
     y = step * np.arange(nodes)
     total, error = (row[0] for row in _gaussian(steps, bases[0].tilted.tilt, y))
     log_low, log_high = total.real.copy(), total.real.copy()
-    d, d_error = np.zeros(nodes, dtype=complex), np.zeros(nodes)
+    d, d_error = np.zeros(nodes, dtype=np.complex128), np.zeros(nodes)
     size = 0.0
     added = {phase.index: phase for group in gaps for phase in _phases(group, step, nodes)}
     for group in bases:
@@ -96,7 +96,7 @@ def gap_cf(
     with np.errstate(over="ignore", invalid="ignore"):
         value = np.exp(total) * np.expm1(d)
         wrong = np.abs(value) * np.expm1(error + 8.0 * ULP)
-        wrong += np.exp(total.real + d.real + error) * np.expm1(d_error)
+        wrong += np.exp(np.real(total) + np.real(d) + error) * np.expm1(d_error)
         bound = np.exp(log_low) + np.exp(log_high)
     known = np.isfinite(value) & np.isfinite(wrong) & (wrong < bound)
     return np.where(known, value, 0.0), np.where(known, wrong, bound * (1.0 + 1e-9))
@@ -200,10 +200,10 @@ def _log_power(x: ComplexArray, wrong: FloatArray, counts: FloatArray | float) -
 
 def _expm1_imaginary(angle: FloatArray) -> tuple[ComplexArray, ComplexArray]:
     """Return e^{ia} - 1 and e^{ia} - 1 - ia, both to a few ulp."""
-    first = np.empty(angle.shape, dtype=complex)
     half = np.sin(0.5 * angle)
-    np.multiply(half, -2.0 * half, out=first.real)
-    np.sin(angle, out=first.imag)
+    first = np.empty(angle.shape, dtype=np.complex128)
+    first.real = -2.0 * half * half
+    first.imag = np.sin(angle)
     rest = first.copy()
     rest.imag -= angle
     small = np.abs(angle) < 0.5

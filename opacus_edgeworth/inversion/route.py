@@ -331,15 +331,19 @@ def router_for_delta(steps: Composition, delta: float, start: float) -> tuple[Ro
         elif not router.log_value(high) < log_delta:
             found = high
         else:
-            found = math.exp(
-                brentq(
-                    lambda log_epsilon, router=router: router.log_value(math.exp(log_epsilon)) - log_delta,
-                    math.log(low),
-                    math.log(high),
-                    xtol=1e-3,
-                )
-            )
+            found = _crossing(router, low, high)
         if 0.7 < found / epsilon < 1.4 or found == SMALLEST * delta:
             return router, found
         epsilon = found
     raise OutOfReachError("no epsilon")
+
+
+def _crossing(router: Router, low: float, high: float) -> float:
+    """Return about the epsilon between the two at which the router's delta is reached."""
+
+    def excess(log_epsilon: float) -> float:
+        return router.log_value(math.exp(log_epsilon)) - router.log_delta
+
+    root = brentq(excess, math.log(low), math.log(high), xtol=1e-3)
+    assert isinstance(root, float)
+    return math.exp(root)

@@ -1,0 +1,1 @@
+"""Certificates in ball arithmetic: bounds that can be handed on and checked."""
