@@ -52,11 +52,11 @@ def test_epsilon_is_right(history, delta, exact):
     assert math.isfinite(got.upper)
     assert got.lower >= 0.0
     if exact is None:
-        assert got.relative_width < 1e-4
+        assert got.relative_width < 1e-6
         return
     assert got.lower <= exact + unit_in_last_place(exact)
     assert got.upper >= exact - unit_in_last_place(exact)
-    assert got.upper - got.lower <= 1e-4 * max(exact, 1e-9) + 1e-300
+    assert got.upper - got.lower <= 1e-6 * max(exact, 1e-9) + 1e-300
     if exact == 0.0:
         assert got.upper == 0.0
 
