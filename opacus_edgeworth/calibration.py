@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from opacus_edgeworth._validate import as_delta, as_epsilon, as_real, as_sample_rate, as_steps
 from opacus_edgeworth.composition import compose
-from opacus_edgeworth.curve import history_delta
 from opacus_edgeworth.errors import CalibrationError, InvalidParameterError
+from opacus_edgeworth.inversion.engines import history_delta
 
 LARGEST_NOISE = 1e9
 

@@ -10,9 +10,9 @@ ORDER = [
     "errors", "bounds", "_types", "_validate", "mechanisms", "composition",
     "inversion.law", "inversion.grid", "inversion.quadrature", "inversion.saddle", "inversion.truncation",
     "inversion.characteristic", "inversion.line", "inversion.route", "inversion.link", "inversion.exact",
-    "inversion.elementary", "inversion.root", "curve", "certification.typed_json", "certification.balls",
-    "certification.composed", "certification.certificate", "certification.search", "certification.audit",
-    "calibration", "accountant",
+    "inversion.elementary", "inversion.root", "inversion.engines", "curve", "certification.typed_json",
+    "certification.balls", "certification.composed", "certification.certificate", "certification.search",
+    "certification.audit", "calibration", "accountant",
 ]  # fmt: skip
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 

@@ -64,7 +64,7 @@ def test_a_law_is_the_sum_of_its_parts(history, epsilon, loss, share):
     c = saddle_for_epsilon(rough_grid(steps), epsilon, "remove")
     base = make_lines(make_grid(law_for_tilt(steps, c, soft, below), 0.0, c, 0.0), c, ("remove",), epsilon)[0]
     first = replace(base, cut_off=0.0).delta(epsilon)
-    piece = Piece(soft, below, last, c, 1.0 + 0.5 * (c - 1.0), 1.0 + 1.5 * (c - 1.0), False, 0.0)
+    piece = Piece((0, 1), soft, below, last, c, 1.0 + 0.5 * (c - 1.0), 1.0 + 1.5 * (c - 1.0), False, 0.0)
     second = make_link(steps, piece, epsilon, math.log(whole.upper)).delta(epsilon)
     assert first.lower + second.lower <= whole.upper
     assert first.upper + second.upper + law_for_tilt(steps, c, soft, last).cut_off() >= whole.lower
@@ -149,7 +149,7 @@ def test_decay_bound_holds_where_the_characteristic_function_is_known(history, t
 
 
 @pytest.mark.parametrize(("below", "barrier"), [(1.0, 4.0), (3.0, 6.0), (5.0, 5.5)])
-@pytest.mark.parametrize(("sigma", "rate", "tilt"), [(1.0, 0.01, 6.0), (0.2, 1e-2, 1.2), (30.0, 0.3, 90.0)])
+@pytest.mark.parametrize(("sigma", "rate", "tilt"), [(1.0, 0.01, 6.0), (0.4, 0.05, 1.2), (30.0, 0.3, 90.0)])
 def test_shifted_scores_bound_a_gap(sigma, rate, tilt, below, barrier):
     steps = compose([(sigma, rate, 1)])
     soft = softness(steps, 0.25)

@@ -5,7 +5,7 @@ import pytest
 
 from opacus_edgeworth import PrivacyCurve
 from opacus_edgeworth.composition import compose
-from opacus_edgeworth.curve import direction_delta, grid_or_none
+from opacus_edgeworth.inversion.engines import direction_delta, grid_or_none
 
 # history, epsilon, direction; each takes the oracle a few seconds at most
 CASES = [

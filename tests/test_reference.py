@@ -5,7 +5,7 @@ from conftest import reference_cases
 
 from opacus_edgeworth import PrivacyCurve
 from opacus_edgeworth.composition import compose
-from opacus_edgeworth.curve import direction_delta, grid_or_none
+from opacus_edgeworth.inversion.engines import direction_delta, grid_or_none
 
 DIGITS = 1e-15  # the reference's own accuracy
 CASES = reference_cases()

@@ -164,7 +164,9 @@ def contour_for_epsilon(grid: Grid, epsilon: float, direction: Direction) -> flo
     return saddle_for_epsilon(grid, epsilon, direction)
 
 
-def make_lines(grid: Grid, c: float, directions: tuple[Direction, ...], epsilon: float) -> list[Line]:
+def make_lines(
+    grid: Grid, c: float, directions: tuple[Direction, ...], epsilon: float, most_work: float = MAX_WORK
+) -> list[Line]:
     """Return lines through c for these directions, on common nodes chosen for the first one at epsilon.
 
     The first line bounds delta from both sides, the others only from above: their alias terms, >= 0, are not bounded.
@@ -204,9 +206,11 @@ def make_lines(grid: Grid, c: float, directions: tuple[Direction, ...], epsilon:
     step = node_distance(c, chernoff, epsilon, log_value, spread)
     last, log_beyond = _end_of_line(tilted, curvature, spread, abs(c * gap), step)
     count = math.ceil(last / step) + 1
-    y = step * np.arange(min(count, MAX_NODES))
+    if count > MAX_NODES or tilted.grid.loss.size * count > most_work:
+        raise OutOfReachError(f"{count} nodes on {tilted.grid.loss.size} grid points")
+    y = step * np.arange(count)
     tilted, wrong = served(tilted, float(y[-1]), counts)
-    if count > MAX_NODES or tilted.grid.loss.size * (count + 64.0 * math.sqrt(count)) > MAX_WORK:
+    if tilted.grid.loss.size * (count + 64.0 * math.sqrt(count)) > most_work:
         raise OutOfReachError(f"{count} nodes on {tilted.grid.loss.size} grid points")
     cf, error = log_cf(tilted, wrong, step, count)
     kernel = 1.0 / ((c + 1j * y) * (gap + 1j * y))

@@ -1,0 +1,220 @@
+"""Delta and epsilon of a composition: the engines in turn, both directions, limits first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+
+from opacus_edgeworth._types import Direction
+from opacus_edgeworth.bounds import Bounds
+from opacus_edgeworth.composition import Composition
+from opacus_edgeworth.errors import OutOfReachError
+from opacus_edgeworth.inversion.elementary import distance_bound, elementary_delta, elementary_epsilon
+from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
+from opacus_edgeworth.inversion.grid import Grid, make_grid
+from opacus_edgeworth.inversion.law import barrier_for, law_for_tilt, softness
+from opacus_edgeworth.inversion.line import MAX_WORK, Line, chernoff_bound, contour_for_epsilon, make_lines
+from opacus_edgeworth.inversion.link import chain_for_epsilon
+from opacus_edgeworth.inversion.root import invert_delta
+from opacus_edgeworth.inversion.route import FINE_LOSSES, LOSSES, Router, router_for_delta
+from opacus_edgeworth.inversion.saddle import LOG_CUT, SOFT_SHARE, rough_grid, saddle_for_delta
+
+NARROW = 1e-9
+"""Relative width at which no further engine is asked."""
+LOG_RELATIVE_CUT = 35.0
+"""How far below delta the mass that is cut off lies, in log."""
+QUICK_WORK = 3e7
+"""Products of nodes and scores up to which a line is tried before a chain; chains of many phases take long, too."""
+NEWTON_STEPS = 6
+CHERNOFF_FACTORS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.5, 4.0)
+"""Tilts that are tried for the add direction: (c - 1) epsilon in units of 1 - log(delta)."""
+LEAST_DELTA = 1e-250
+"""Below it no chain is made: its tables would underflow."""
+
+
+def history_delta(steps: Composition, epsilon: float) -> Bounds:
+    """Return bounds on delta at epsilon in [0, inf]; the larger of the two directions."""
+    if steps.is_empty:
+        return Bounds(0.0, 0.0)
+    if steps.log_hidden < 0.0:  # without noise the example is seen as soon as it is sampled
+        return Bounds(-math.expm1(steps.log_hidden) * (1.0 - 1e-12), 1.0)
+    if math.isinf(epsilon):
+        return Bounds(0.0, 0.0)
+    grid, known = grid_or_none(steps), Bounds(0.0, 1.0)
+    if grid is not None:
+        with suppress(OutOfReachError):  # each direction by itself follows
+            c = contour_for_epsilon(grid, epsilon, "remove")
+            remove, add = make_lines(grid, c, ("remove", "add"), epsilon, quick_work(steps))
+            known = remove.delta(epsilon)
+            bounds = known.larger(add.delta(epsilon))
+            if bounds.relative_width <= NARROW:
+                return bounds
+    remove = known.intersect(direction_delta(steps, grid, epsilon, "remove"))
+    return remove.larger(add_direction_delta(steps, epsilon, remove.lower))
+
+
+def history_epsilon(steps: Composition, delta: float) -> Bounds:
+    """Return bounds on epsilon at delta in [0, 1]; the larger of the two directions."""
+    if steps.is_empty or delta == 1.0:
+        return Bounds(0.0, 0.0)
+    if steps.log_hidden < 0.0:
+        revealed = -math.expm1(steps.log_hidden) * (1.0 - 1e-12)
+        return Bounds(math.inf if delta < revealed else 0.0, math.inf)
+    if delta == 0.0:
+        return Bounds(math.inf, math.inf)
+    if distance_bound(steps) <= delta:
+        return Bounds(0.0, 0.0)
+    grid, known = grid_or_none(steps, math.log(delta) - LOG_RELATIVE_CUT), Bounds(0.0, math.inf)
+    start = math.inf
+    if grid is not None:
+        with suppress(OutOfReachError):  # each direction by itself follows
+            c, start = saddle_for_delta(grid, delta, "remove")
+            line, add = make_lines(grid, c, ("remove", "add"), start, quick_work(steps))
+            known = _invert_line(line, steps, delta, "remove", start)
+            if known.relative_width <= NARROW and add.delta(known.upper).upper <= delta:
+                return known
+    if math.isinf(start) and not has_closed_form(steps) and history_delta(steps, 0.0).upper <= delta:
+        return Bounds(0.0, 0.0)
+    remove = known.intersect(direction_epsilon(steps, grid, delta, "remove", start))
+    if math.isinf(remove.upper) or add_direction_delta(steps, remove.upper, delta).upper <= delta:
+        return remove
+    return remove.larger(direction_epsilon(steps, grid, delta, "add"))
+
+
+def quick_work(steps: Composition) -> float:
+    """Return the work up to which a line is tried before a chain."""
+    return min(QUICK_WORK * (1.0 + 0.1 * steps.phases), MAX_WORK)
+
+
+def grid_or_none(steps: Composition, log_cut: float = LOG_CUT) -> Grid | None:
+    """Return the grid that the engines share; None where a closed form or only elementary bounds will be used."""
+    if has_closed_form(steps):
+        return None
+    try:
+        return rough_grid(steps, log_cut)
+    except OutOfReachError:
+        return None
+
+
+def direction_delta(steps: Composition, grid: Grid | None, epsilon: float, direction: Direction) -> Bounds:
+    """Return bounds on one direction's delta at epsilon >= 0, by the engines in turn until one is narrow.
+
+    Without a grid no line is tried.
+    """
+    if direction == "add" and epsilon >= steps.add_direction_limit():
+        return Bounds(0.0, 0.0)
+    if has_closed_form(steps):
+        return exact_delta(steps, epsilon, direction)
+    bounds = elementary_delta(steps, epsilon, direction)
+    if direction == "remove" and bounds.upper > LEAST_DELTA:
+        bounds = _chain_delta(steps, epsilon, bounds)
+    if grid is not None and bounds.relative_width > NARROW:
+        with suppress(OutOfReachError):  # what is known must do
+            c = contour_for_epsilon(grid, epsilon, direction)
+            bounds = bounds.intersect(make_lines(grid, c, (direction,), epsilon)[0].delta(epsilon))
+    return bounds
+
+
+def _chain_delta(steps: Composition, epsilon: float, known: Bounds) -> Bounds:
+    """Return bounds on delta in the remove direction by a chain, intersected with what is known."""
+    # as a function of e^epsilon delta falls, but with a slope of -1 at most: good to know near epsilon = 0
+    at = max(epsilon, 1e-11 * known.lower)
+    more = (math.expm1(at) - math.expm1(epsilon)) * (1.0 + 1e-12) if at > epsilon else 0.0
+    with suppress(OutOfReachError):  # what is known must do
+        log_delta = Router(steps, math.log(known.upper), at).log_value(at) + 0.5
+        for losses in (LOSSES, FINE_LOSSES, FINE_LOSSES):  # barriers depend on the delta that there is
+            router = Router(steps, min(log_delta, math.log(known.upper)), at, losses)
+            found = chain_for_epsilon(router, at).delta(at)
+            known = known.intersect(Bounds(found.lower, found.upper + more))
+            if known.relative_width <= NARROW:
+                break
+            log_delta = math.log(known.upper)
+    return known
+
+
+def add_direction_delta(steps: Composition, epsilon: float, enough: float) -> Bounds:
+    """Return bounds on delta in the add direction, by Chernoff if that is at most `enough`."""
+    if has_closed_form(steps) or epsilon >= steps.add_direction_limit() or not enough > LEAST_DELTA:
+        return direction_delta(steps, grid_or_none(steps), epsilon, "add")
+    log_cut = math.log(enough) - LOG_RELATIVE_CUT
+    if epsilon > 0.0:
+        soft = softness(steps, SOFT_SHARE)
+        law = law_for_tilt(steps, 1.0, soft, barrier_for(steps, log_cut, soft))
+        gaps = [factor * (1.0 - math.log(enough)) / epsilon for factor in CHERNOFF_FACTORS]
+        with suppress(OutOfReachError):
+            points = [1.0 + gap for gap in gaps]
+            upper = chernoff_bound(make_grid(law, -max(gaps), 1.0, 0.0), points, "add", epsilon)
+            if upper <= enough:
+                return Bounds(0.0, upper)
+    return direction_delta(steps, grid_or_none(steps, log_cut), epsilon, "add")
+
+
+def direction_epsilon(
+    steps: Composition, grid: Grid | None, delta: float, direction: Direction, start: float = math.inf
+) -> Bounds:
+    """Return bounds on one direction's epsilon at delta in (0, 1), by the engines in turn until one is narrow.
+
+    Without a grid no line is tried; `start` is a first guess.
+    """
+    most = elementary_epsilon(steps, delta)
+    if has_closed_form(steps):
+        return invert_delta(lambda e: direction_delta(steps, None, e, direction), delta, most, 1.0)
+    bounds = Bounds(0.0, most)
+    if direction == "remove":
+        bounds = _chain_epsilon(steps, delta, min(max(start, 1e-12), most), bounds)
+    if grid is not None and bounds.relative_width > NARROW:
+        with suppress(OutOfReachError):  # what is known must do
+            c, start = saddle_for_delta(grid, delta, direction)
+            line = make_lines(grid, c, (direction,), start)[0]
+            bounds = bounds.intersect(_invert_line(line, steps, delta, direction, start))
+    return bounds
+
+
+def _chain_epsilon(steps: Composition, delta: float, start: float, known: Bounds) -> Bounds:
+    """Return bounds on epsilon in the remove direction by chains, intersected with what is known."""
+    with suppress(OutOfReachError):  # what is known must do
+        router, guess = router_for_delta(steps, delta, start)
+        for _ in range(2):
+            chain = chain_for_epsilon(router, guess)
+            if guess < delta and chain.delta(guess).upper + math.expm1(min(guess, 1.0)) * (1.0 + 1e-12) <= delta:
+                return Bounds(0.0, 0.0)  # since delta(0) is at most that
+            known = known.intersect(_invert(chain.delta, steps, delta, "remove", guess, 1.0 / guess))
+            if known.relative_width <= NARROW or known.lower == 0.0:
+                break
+            guess = known.upper  # once more, near the epsilon that was found, with more barriers
+            router = Router(steps, math.log(delta), guess, FINE_LOSSES)
+    return known
+
+
+def _invert_line(line: Line, steps: Composition, delta: float, direction: Direction, start: float) -> Bounds:
+    """Invert a line's delta, from where its unproved value says."""
+    slope = -line.gap
+    for _ in range(NEWTON_STEPS):
+        log_delta, derivative = line.estimate(start)
+        if not (math.isfinite(log_delta) and derivative < 0.0):
+            break
+        move, slope = (math.log(delta) - log_delta) / derivative, derivative
+        if not 0.0 < start + move < 2.0 * start:
+            break
+        start += move
+        if abs(move) < 1e-13 * start:
+            break
+    return _invert(line.delta, steps, delta, direction, start, -slope)
+
+
+def _invert(
+    delta_at: Callable[[float], Bounds],
+    steps: Composition,
+    delta: float,
+    direction: Direction,
+    start: float,
+    slope: float,
+) -> Bounds:
+    """Invert one engine's delta, exact 0 beyond the add direction's limit included."""
+    limit = steps.add_direction_limit() if direction == "add" else math.inf
+
+    def at(epsilon: float) -> Bounds:
+        return Bounds(0.0, 0.0) if epsilon >= limit else delta_at(epsilon)
+
+    return invert_delta(at, delta, min(max(start, 0.0), limit), slope)
