@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from scipy.optimize import brentq
+
 from opacus_edgeworth._validate import as_delta, as_epsilon, as_real, as_sample_rate, as_steps
 from opacus_edgeworth.composition import compose
 from opacus_edgeworth.errors import CalibrationError, InvalidParameterError
 from opacus_edgeworth.inversion.engines import history_delta
+from opacus_edgeworth.inversion.exact import exact_delta
 
 LARGEST_NOISE = 1e9
 
@@ -65,7 +68,7 @@ def calibrate_noise_multiplier(
         upper = history_delta(compose([(noise_multiplier, rate, count)]), epsilon).upper
         return math.log(max(upper, 5e-324)) - math.log(delta)
 
-    return _smallest_safe(excess, tolerance)
+    return _smallest_safe(excess, tolerance, *_first_guess(epsilon, delta, rate, count))
 
 
 def _step_count(sample_rate: float, steps: int | None, epochs: float | None) -> int:
@@ -83,14 +86,34 @@ def _step_count(sample_rate: float, steps: int | None, epochs: float | None) -> 
     return count
 
 
-def _smallest_safe(excess: Callable[[float], float], rel_tol: float) -> float:
+def _first_guess(epsilon: float, delta: float, sample_rate: float, steps: int) -> tuple[float, float]:
+    """Return about the noise multiplier, and the slope of -log(delta) in log(noise); nothing of it needs to be right.
+
+    By the central limit theorem the steps are about one Gaussian of mu^2 = n q^2 (e^{1/s^2} - 1) (Bu, Dong, Long & Su
+    2020, https://arxiv.org/abs/1911.11607): an estimate, mostly a little too low.
+    """
+
+    def log_delta(log_noise: float) -> float:
+        variance = steps * sample_rate**2 * math.expm1(min(math.exp(-2.0 * log_noise), 60.0))
+        return math.log(exact_delta(compose([(1.0 / math.sqrt(variance), 1.0, 1)]), epsilon, "remove").upper)
+
+    low, high = math.log(0.15), math.log(1e4)
+    if not log_delta(low) > math.log(delta) > log_delta(high):
+        return 1.0, 10.0
+    root = brentq(lambda log_noise: log_delta(log_noise) - math.log(delta), low, high, xtol=1e-3)
+    assert isinstance(root, float)
+    at = root + 0.03
+    return math.exp(at), max(50.0 * (log_delta(at - 0.01) - log_delta(at + 0.01)), 1.0)
+
+
+def _smallest_safe(excess: Callable[[float], float], rel_tol: float, start: float, slope: float) -> float:
     """Return x with excess(x) <= 0, at most rel_tol above a value where that was not so.
 
     A secant in (log x, excess) inside a bracket, aimed half a tolerance to the safe side: noise spans decades, and log
     delta is smooth in log noise. The value returned is one at which the bound was evaluated.
     """
     low, high = 0.0, math.inf
-    at, slope = 1.0, 10.0
+    at = start
     previous: tuple[float, float] | None = None
     for _ in range(200):
         value = excess(at)

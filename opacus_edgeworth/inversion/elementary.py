@@ -40,6 +40,11 @@ def log_moment_bound(steps: Composition) -> FloatArray:
     return total * (1.0 + 1e-9) + 1e-15
 
 
+def log_moment_delta(steps: Composition, epsilon: float) -> float:
+    """Return log of the moment bound on delta at epsilon >= 0, both directions; it may exceed 0."""
+    return float(np.min(log_moment_bound(steps) + LOG_KAPPAS - (ORDERS - 1.0) * epsilon))
+
+
 def sampling_delta(steps: Composition, epsilon: float = 0.0) -> float:
     """Return the bound 1 - e^epsilon prod (1-q)^n: on delta(epsilon) in the add direction and, at 0, on any delta."""
     if steps.gaussian > 0.0:
@@ -60,8 +65,7 @@ def distance_bound(steps: Composition) -> float:
 
 def elementary_delta(steps: Composition, epsilon: float, direction: Direction) -> Bounds:
     """Return true, often wide bounds on delta at epsilon >= 0."""
-    log_chernoff = float(np.min(log_moment_bound(steps) + LOG_KAPPAS - (ORDERS - 1.0) * epsilon))
-    upper = math.exp(min(log_chernoff * (1.0 - 1e-9) + 1e-9, 0.0)) + 5e-324
+    upper = math.exp(min(log_moment_delta(steps, epsilon) * (1.0 - 1e-9) + 1e-9, 0.0)) + 5e-324
     upper = min(upper, sampling_delta(steps, epsilon if direction == "add" else 0.0))
     pairs = zip(steps.noise_multiplier.tolist(), steps.sample_rate.tolist(), strict=True)
     lower = max((single_step_delta(s, q, epsilon, direction).lower for s, q in pairs), default=0.0)
