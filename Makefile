@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 EPSILON ?= 8
 DATA := .cache/demo
 
-.PHONY: demo test lint compare clean
+.PHONY: demo test lint compare bench campaign clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,16 @@ lint: $(VENV)/installed
 
 compare: $(VENV)/installed  ## the README's table against RDP and PRV
 	$(BIN)/python benchmarks/compare.py
+
+bench: $(VENV)/bench-installed  ## every public accountant side by side; BENCH=--quick for a part of it
+	PYTHONPATH=benchmarks $(BIN)/python -m bench $(BENCH)
+
+campaign: $(VENV)/installed  ## random regimes against ball arithmetic; goes on where it was stopped
+	$(BIN)/python benchmarks/campaign.py $(CAMPAIGN)
+
+$(VENV)/bench-installed: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
+	touch $@
 
 clean:
 	rm -rf $(VENV) .cache demo_output build *.egg-info
