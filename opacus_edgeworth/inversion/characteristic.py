@@ -76,7 +76,7 @@ def gap_cf(
     total, error = (row[0] for row in _gaussian(steps, bases[0].tilted.tilt, y))
     log_low, log_high = total.real.copy(), total.real.copy()
     d, d_error = np.zeros(nodes, dtype=np.complex128), np.zeros(nodes)
-    size = 0.0
+    size, d_size = 0.0, 0.0
     added = {phase.index: phase for group in gaps for phase in _phases(group, step, nodes)}
     for group in bases:
         for base in _phases(group, step, nodes):
@@ -88,11 +88,11 @@ def gap_cf(
             gap = added.get(base.index)
             if gap is not None:
                 log_ratio, ratio_error, largest = _log_ratio(base, gap, count)
-                d, d_error = d + log_ratio, d_error + ratio_error
+                d, d_error, d_size = d + log_ratio, d_error + ratio_error, d_size + np.abs(log_ratio)
                 most = most + largest
             log_high += count * np.log(most)
     error = error + ULP * (steps.phases + 4) * size + 4.0 * ULP * np.abs(total)
-    d_error = d_error + ULP * (steps.phases + 8) * np.abs(d)
+    d_error = d_error + ULP * (steps.phases + 8) * d_size
     with np.errstate(over="ignore", invalid="ignore"):
         value = np.exp(total) * np.expm1(d)
         wrong = np.abs(value) * np.expm1(error + 8.0 * ULP)

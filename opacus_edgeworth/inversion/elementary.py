@@ -66,7 +66,7 @@ def distance_bound(steps: Composition) -> float:
 def elementary_delta(steps: Composition, epsilon: float, direction: Direction) -> Bounds:
     """Return true, often wide bounds on delta at epsilon >= 0."""
     upper = math.exp(min(log_moment_delta(steps, epsilon) * (1.0 - 1e-9) + 1e-9, 0.0)) + 5e-324
-    upper = min(upper, sampling_delta(steps, epsilon if direction == "add" else 0.0))
+    upper = min(upper, sampling_delta(steps, epsilon if direction == "add" else 0.0), distance_bound(steps))
     pairs = zip(steps.noise_multiplier.tolist(), steps.sample_rate.tolist(), strict=True)
     lower = max((single_step_delta(s, q, epsilon, direction).lower for s, q in pairs), default=0.0)
     return Bounds(lower, min(upper, 1.0))

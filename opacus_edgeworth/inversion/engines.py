@@ -51,7 +51,8 @@ def history_delta(steps: Composition, epsilon: float) -> Bounds:
             if bounds.relative_width <= NARROW:
                 return bounds
     remove = known.intersect(direction_delta(steps, grid, epsilon, "remove"))
-    return remove.larger(add_direction_delta(steps, epsilon, remove.lower))
+    add = add_direction_delta(steps, epsilon, remove.lower)
+    return remove.larger(add) if epsilon > 0.0 else remove.intersect(add)  # both are the total variation distance
 
 
 def history_epsilon(steps: Composition, delta: float) -> Bounds:

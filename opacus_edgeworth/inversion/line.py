@@ -98,7 +98,9 @@ class Line:
         log_alias = self.alias_bound(epsilon) - log_scale
         alias = math.exp(log_alias) if log_alias < 700.0 else math.inf
         upper = _scaled_exp(log_scale, total + uncertain + left_out, unit_error, up=True)
-        upper += min(self.cut_off, math.exp(min(log_unit + log_kappa(self.c) + self.log_cut_share + 1e-6, 700.0)))
+        upper += min(
+            self.cut_off, math.exp(min(log_unit + unit_error + log_kappa(self.c) + self.log_cut_share + 1e-6, 700.0))
+        )
         lower = _scaled_exp(log_scale, total - uncertain - left_out - alias, unit_error, up=False) - self.spill
         if self.gap < 0.0:
             lower, upper = 1.0 - min(upper, 1.0) - ULP, 1.0 - lower + ULP
@@ -247,7 +249,7 @@ def _log_cut_share(tilted: TiltedSteps, row: int) -> float:
     """Bound log(prod (phi + lost)^n / prod phi^n - 1), lost = E_Q[(1 - chi) e^{tL}], t < 0: what e^G lacks."""
     lost = tilted.grid.law.log_tilted_loss(float(tilted.tilt[row])) - tilted.log_mgf[row] + tilted.log_mgf_error[row]
     grown = float(tilted.grid.steps.steps @ np.logaddexp(0.0, lost))
-    return math.log(math.expm1(min(grown, 600.0)) + 1e-300)
+    return math.log(math.expm1(grown) + 1e-300) if grown < 600.0 else math.inf
 
 
 def served(tilted: TiltedSteps, reach: float, counts: FloatArray) -> tuple[TiltedSteps, FloatArray]:

@@ -14,6 +14,7 @@ so K and the tilted mean keep an error of a few ulp of E[L^2], however many step
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,8 +62,11 @@ class TiltedSteps:
     turn: FloatArray
 
     def quadrature_error(self, reach: float) -> FloatArray:
-        """Return the relative error of the rule, finite range included, on |Im z| <= reach; (T, P)."""
-        return discretisation_error(self.grid, self.tilt, reach, self.log_mgf) + self.lost
+        """Return the error of the rule for phi(z) / phi(t), finite range included, on |Im z| <= reach; (T, P).
+
+        That is twice the relative error: phi(t), by which the weights are normalised, is off by as much.
+        """
+        return 2.0 * (discretisation_error(self.grid, self.tilt, reach, self.log_mgf) + self.lost)
 
 
 def tilted_steps(grid: Grid, tilt: FloatArray) -> TiltedSteps:
@@ -97,20 +101,22 @@ def tilted_steps(grid: Grid, tilt: FloatArray) -> TiltedSteps:
         ]
     )
     mean = np.einsum("tpj,pj->tp", weight, grid.loss)
-    log_mgf_error = mean_spread + summing + 4.0 * ULP * np.abs(log_mgf) + discretisation
+    log_mgf_error = log_error(mean_spread + summing + discretisation) + 4.0 * ULP * np.abs(log_mgf)
     mean_error = uncertain.sum(axis=2)
     small = np.abs(log_mgf) <= SMALL_LOG
     if grid.law.below is None and small.any() and float(grid.log_density[:, [0, -1]].min()) > SMALLEST_LOG:
         log_phi, phi_error, drift, drift_error = _fine_moments(grid, tilt)
         with np.errstate(over="ignore", invalid="ignore"):  # overflow only where K is large: not chosen
             shrink = np.exp(-log_phi)
-            fine_error = (phi_error + (1.0 + np.abs(tilt))[:, None] * others) * shrink + discretisation
+            fine_error = log_error((phi_error + (1.0 + np.abs(tilt))[:, None] * others) * shrink + discretisation)
             drift_error = drift_error + np.abs(drift) * (phi_error * shrink + discretisation) + others
-            small &= np.isfinite(fine_error) & np.isfinite(drift_error)
-            log_mgf = np.where(small, log_phi, log_mgf)
-            log_mgf_error = np.where(small, fine_error, log_mgf_error)
-            mean = np.where(small, drift * shrink, mean)
-            mean_error = np.where(small, drift_error * shrink, mean_error)
+            # where the law's edge is in the way, the differences taken analytically are not what the grid has
+            finer = small & (fine_error < log_mgf_error)
+            log_mgf = np.where(finer, log_phi, log_mgf)
+            log_mgf_error = np.where(finer, fine_error, log_mgf_error)
+            finer = small & (drift_error * shrink < mean_error)
+            mean = np.where(finer, drift * shrink, mean)
+            mean_error = np.where(finer, drift_error * shrink, mean_error)
     turn = np.einsum("tpj,pj->tp", weight, grid.loss_error + 4.0 * ULP * absolute)
     return TiltedSteps(
         grid,
@@ -130,14 +136,19 @@ def tilted_steps(grid: Grid, tilt: FloatArray) -> TiltedSteps:
 def log_mgf_upper(grid: Grid, tilt: FloatArray) -> FloatArray:
     """Return proved upper bounds on K(t) for tilts (T,), of shape (T, P).
 
-    They are too high by about 1e-13; infinite for a tilt that the grid cannot hold.
+    They are too high by about 1e-13; infinite for a tilt of which the grid knows nothing.
     """
     _, _, log_mgf = tilted_mass(grid, tilt)
     spread = ULP * (grid.score.shape[1] + 60.0) + grid.density_error
     slack = 2.0 * ULP * np.maximum(grid.largest_loss, -grid.least_loss) + grid.loss_error.max(axis=1)
     error = spread.max(axis=1) + np.abs(tilt)[:, None] * slack + 4.0 * ULP * np.abs(log_mgf)
-    error += discretisation_error(grid, tilt, 0.0, log_mgf) + range_error(grid, tilt, log_mgf)
+    error += log_error(discretisation_error(grid, tilt, 0.0, log_mgf) + range_error(grid, tilt, log_mgf))
     return log_mgf + error
+
+
+def log_error(relative: FloatArray) -> FloatArray:
+    """Return a bound on the error of a logarithm, whose argument has this relative error; infinite from 1 on."""
+    return np.where(relative < 1.0, -np.log1p(-np.minimum(relative, 1.0 - ULP)), math.inf)
 
 
 def tilted_mass(grid: Grid, tilt: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

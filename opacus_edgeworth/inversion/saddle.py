@@ -111,7 +111,7 @@ def saddle_for_delta(grid: Grid, delta: float, direction: Direction) -> tuple[fl
 
 def log_kappa(c: float) -> float:
     """Return log of the Chernoff constant (c - 1)^{c - 1} / c^c for c > 1, and 0 for 0 <= c <= 1."""
-    return (c - 1.0) * math.log(c - 1.0) - c * math.log(c) if c > 1.0 else 0.0
+    return (c - 1.0) * math.log1p(-1.0 / c) - math.log(c) if c > 1.0 else 0.0
 
 
 def saddle_in_strip(grid: Grid, epsilon: float, direction: Direction) -> float:

@@ -82,7 +82,7 @@ def shifted_bound(tilted: TiltedSteps) -> Shifted:
     most 1 + e^{a^2 / 2 W^2} (1 - chi(u)). |1 - q + q e^{w + i theta}| <= 1 - q + q e^w; for t < 0 see `strip_bounds`.
     *Cells*: log(N chi) is concave and t L has a second derivative of at most k = (t)_+ m (1 - m) / s^2, m = dL/dw; over
     half a spacing h their sum rises by at most half its last difference, looking back, and 3 k h^2 / 8. At the ends its
-    slope is bounded by |u| + (t)_+ dL/du + |u - barrier| / W^2 + 1 / W (Mills' ratio). *Edges*: the path goes down to
+    slope is bounded by |u| + |t| dL/du + |u - barrier| / W^2 + 1 / W (Mills' ratio). *Edges*: the path goes down to
     the real line at the end E; below the grid the modulus is that of `range_error` with its growth.
     """
     grid, tilt = tilted.grid, tilted.tilt[:, None, None]
@@ -134,7 +134,7 @@ def _overshoot(grid: Grid, tilt: FloatArray, log_density: FloatArray) -> FloatAr
     soft = law.soft[:, 0]
     for at, barrier in ((0, lower), (-1, law.barrier)):
         u = grid.score[:, at]
-        slope = np.abs(u) + np.maximum(tilt[..., 0], 0.0) * grid.slope[:, at] / s[:, 0]
+        slope = np.abs(u) + np.abs(tilt[..., 0]) * grid.slope[:, at] / s[:, 0]
         slope = slope + np.abs(u - barrier[:, 0]) / soft**2 + 1.0 / soft
         over[..., at] = np.maximum(over[..., at], slope * grid.spacing[:, 0])
     return 0.5 * over
