@@ -10,6 +10,7 @@ from scipy.stats import norm
 from opacus_edgeworth import PrivacyCurve
 from opacus_edgeworth.composition import compose
 from opacus_edgeworth.errors import OutOfReachError
+from opacus_edgeworth.inversion.characteristic import _log1p
 from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon
 from opacus_edgeworth.inversion.exact import exact_delta
 from opacus_edgeworth.inversion.grid import expm1_minus, make_grid
@@ -240,3 +241,28 @@ def test_a_small_sample_rate_is_not_lost_in_impossible_events(direction, exact):
     assert got.lower <= exact * (1.0 + 1e-14)
     assert got.upper >= exact * (1.0 - 1e-14)
     assert got.relative_width < 1e-9
+
+
+def test_a_gap_that_dwarfs_the_law_below_is_not_lost():
+    """Regression: where gap / phi exceeded 1e14, its logarithm was taken to be 0, and delta came out as 2.2e-23."""
+    history = [(0.0552, 0.00178, 2), (22.8, 0.000439, 13), (0.24, 0.0882, 4)]
+    curve = PrivacyCurve(history)
+    epsilon = curve.epsilon(1.72e-14)
+    assert epsilon.relative_width < 1e-9
+    for end in (epsilon.lower, epsilon.upper):
+        delta = curve.delta(end)
+        assert delta.lower <= 1.72e-14 * (1.0 + 1e-6)
+        assert delta.upper >= 1.72e-14 * (1.0 - 1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-3, 0.4, 1.0, 30.0, 1e8, 1e16, 1e40, 1e200])
+def test_logarithms_of_any_size(size):
+    rng = np.random.default_rng(int(math.log10(size)) + 20)
+    x = size * np.exp(2j * math.pi * rng.random(200))
+    value, error = _log1p(x, np.zeros(200))
+    flint = pytest.importorskip("flint")
+    flint.ctx.prec = 1000
+    for z, got, off in zip(x, value, error, strict=True):
+        exact = complex((1 + flint.acb(z.real, z.imag)).log())
+        assert abs(exact - got) <= off
+        assert off <= 1e-14 * max(abs(exact), 1.0) or abs(1.0 + z) < 0.1

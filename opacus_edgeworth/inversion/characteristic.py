@@ -134,11 +134,8 @@ def _log_ratio(base: _Phase, gap: _Phase, count: float) -> tuple[ComplexArray, F
         ratio = share * (1.0 + gap.x) / (1.0 + base.x)
         relative = np.expm1(off) + base.wrong / left + 16.0 * ULP
         wrong = share * math.exp(off) * gap.wrong / left + np.abs(ratio) * relative * (1.0 + relative)
-        usable = np.isfinite(ratio) & np.isfinite(wrong)
-        log_ratio, error = _log_power(np.where(usable, ratio, 0.0), np.where(usable, wrong, 0.0), count)
-        known = usable & (wrong < 0.4 * np.abs(1.0 + ratio))
-    error = np.where(known, error + 4.0 * ULP * np.abs(log_ratio), math.inf)
-    return log_ratio, error, share * math.exp(off) * (np.abs(1.0 + gap.x) + gap.wrong)
+    log_ratio, error = _log1p(ratio, wrong)
+    return count * log_ratio, count * error, share * math.exp(off) * (np.abs(1.0 + gap.x) + gap.wrong)
 
 
 def _gaussian(steps: Composition, tilts: FloatArray, y: FloatArray) -> tuple[ComplexArray, FloatArray]:
@@ -146,6 +143,25 @@ def _gaussian(steps: Composition, tilts: FloatArray, y: FloatArray) -> tuple[Com
     gaussian, tilt = steps.gaussian, tilts[:, None]
     total = -0.5 * gaussian * y * y + 1j * (y * (gaussian * (tilt - 0.5)))
     return total, 8.0 * ULP * gaussian * y * (y + np.abs(tilt) + 1.0)
+
+
+def _log1p(x: ComplexArray, wrong: FloatArray) -> tuple[ComplexArray, FloatArray]:
+    """Return log(1 + x) for x of any size, off by up to `wrong`, and a bound on its error.
+
+    For |x| < 1 the real part is that of |1 + x|^2 - 1 = 2 Re x + |x|^2, which keeps its relative accuracy. The
+    bound is infinite where 1 + x may be 0.
+    """
+    usable = np.isfinite(x) & np.isfinite(wrong)
+    x, size = np.where(usable, x, 0.0), np.where(usable, np.abs(x), 0.0)
+    modulus = np.hypot(1.0 + x.real, x.imag)
+    excess = np.where(size < 1.0, 2.0 * x.real + np.minimum(size, 1.0) ** 2, 0.0)
+    fine = (size < 1.0) & (excess > -0.5)
+    real = np.where(fine, 0.5 * np.log1p(np.maximum(excess, -0.5)), np.log(np.maximum(modulus, 1e-300)))
+    log_value = real + 1j * np.arctan2(x.imag, 1.0 + x.real)
+    wrong = np.where(usable, wrong + 8.0 * ULP * size, math.inf)
+    known = wrong < 0.4 * modulus
+    relative = np.where(known, wrong / np.maximum(modulus, 1e-300), 0.0)
+    return log_value, np.where(known, -np.log1p(-relative) + 8.0 * ULP * np.abs(log_value), math.inf)
 
 
 def _excess(
