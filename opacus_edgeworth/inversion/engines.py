@@ -175,7 +175,10 @@ def direction_epsilon(
 def _chain_epsilon(steps: Composition, delta: float, start: float, known: Bounds) -> Bounds:
     """Return bounds on epsilon in the remove direction by chains, intersected with what is known."""
     with suppress(OutOfReachError):  # what is known must do
-        router, guess = router_for_delta(steps, delta, start)
+        try:
+            router, guess = router_for_delta(steps, delta, start)
+        except OutOfReachError:  # led astray
+            router, guess = router_for_delta(steps, delta, known.upper)
         for _ in range(2):
             chain = chain_for_epsilon(router, guess)
             if guess < delta and chain.delta(guess).upper + math.expm1(min(guess, 1.0)) * (1.0 + 1e-12) <= delta:
