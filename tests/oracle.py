@@ -41,6 +41,8 @@ WORST = 1e-9
 """Relative error with which a value is still returned when levels or time run out."""
 GROWTH = 1.2
 """How much finer each level is, in both rules."""
+STEEPEST = 2.0
+"""Largest slope of a path; another one leads to other paths."""
 LEVELS = (1, 4, 6)
 """Levels after the first; most end with the first of these."""
 
@@ -90,23 +92,30 @@ def exact_delta(history: History, epsilon: float, direction: str) -> arb | None:
     return None
 
 
-def judge(history: History, epsilon: float, time_limit: float = math.inf) -> tuple[arb, float]:
+def judge(
+    history: History, epsilon: float, time_limit: float = math.inf, steepest: float = STEEPEST
+) -> tuple[arb, float]:
     """Return the larger of the two directions' delta, by closed forms where there are any, and its relative error."""
     if epsilon == 0:  # both are the total variation distance, and the add direction is the cheaper one
-        return direction_delta(history, 0.0, "add", time_limit)
-    remove = direction_delta(history, epsilon, "remove", time_limit)
+        return direction_delta(history, 0.0, "add", time_limit, steepest)
+    remove = direction_delta(history, epsilon, "remove", time_limit, steepest)
     if chernoff(history, epsilon, "add") < float(remove[0].mid()):
         return remove
-    add = direction_delta(history, epsilon, "add", time_limit)
+    add = direction_delta(history, epsilon, "add", time_limit, steepest)
     return remove if remove[0].mid() >= add[0].mid() else add
 
 
-def direction_delta(history: History, epsilon: float, direction: str, time_limit: float) -> tuple[arb, float]:
+def direction_delta(
+    history: History, epsilon: float, direction: str, time_limit: float, steepest: float = STEEPEST
+) -> tuple[arb, float]:
     """Return one direction's delta, by a closed form if there is one, and its relative error."""
     exact = exact_delta(history, epsilon, direction)
-    return (exact, 0.0) if exact is not None else delta(history, epsilon, direction, time_limit=time_limit)
+    if exact is not None:
+        return exact, 0.0
+    return delta(history, epsilon, direction, time_limit=time_limit, steepest=steepest)
 
 
+@np.errstate(all="ignore")
 def chernoff(history: History, epsilon: float, direction: str) -> float:
     """Return a bound above the add direction's delta, 1 otherwise: (1 - e^x)_+ <= e^{tx} for every t < 0."""
     if direction != "add" or exact_delta(history, epsilon, direction) is not None:
@@ -120,7 +129,13 @@ def chernoff(history: History, epsilon: float, direction: str) -> float:
 
 
 def delta(
-    history: History, epsilon: float, direction: str, *, agreement: float = AGREEMENT, time_limit: float = math.inf
+    history: History,
+    epsilon: float,
+    direction: str,
+    *,
+    agreement: float = AGREEMENT,
+    time_limit: float = math.inf,
+    steepest: float = STEEPEST,
 ) -> tuple[arb, float]:
     """Return delta as a ball, and its relative error: the difference of the last two levels, and the mass cut off.
 
@@ -130,6 +145,7 @@ def delta(
       direction: "remove" or "add".
       agreement: relative difference of two levels at which no further one is asked.
       time_limit: seconds of this process.
+      steepest: largest slope of the path; a smaller one gives another path, for a second opinion.
 
     Raises:
       ArithmeticError: two levels did not agree to WORST.
@@ -140,7 +156,7 @@ def delta(
         if epsilon >= limit * (1 + 1e-12):
             return arb(0), 0.0
     deadline = time.process_time() + time_limit
-    plan, previous = _first_level(history, epsilon, direction, deadline)
+    plan, previous = _first_level(history, epsilon, direction, deadline, steepest)
     error = math.inf
     for level in LEVELS:
         try:
@@ -156,7 +172,9 @@ def delta(
     return previous, error
 
 
-def _first_level(history: History, epsilon: float, direction: str, deadline: float) -> tuple[Plan, arb]:
+def _first_level(
+    history: History, epsilon: float, direction: str, deadline: float, steepest: float
+) -> tuple[Plan, arb]:
     """Return a plan and the first level's delta, which agrees with what the plan's tolerances are relative to.
 
     Raises:
@@ -164,7 +182,7 @@ def _first_level(history: History, epsilon: float, direction: str, deadline: flo
     """
     avoid, log_delta, reason = 0, None, ""
     for _ in range(6):
-        plan = plan_parts(history, epsilon, direction, deadline, avoid, log_delta)
+        plan = plan_parts(history, epsilon, direction, deadline, avoid, log_delta, steepest)
         value = _value(plan, 0, deadline)
         log_value = float(abs(value).log().mid())
         if value > 0 and abs(log_value - plan.log_delta) < 0.5 and plan.log_cut < log_value - 27:
