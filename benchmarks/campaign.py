@@ -148,12 +148,12 @@ def judge(drawn: Regime, time_limit: float) -> Outcome:
 def _compared(drawn: Regime, time_limit: float, steepest: float) -> tuple[Regime, list[str]]:
     """Return the regime with the oracle's delta at epsilon's upper end, and what the oracle objects to."""
     history, delta, epsilon = drawn["history"], drawn["delta"], drawn["epsilon_upper"]
-    value, uncertainty = oracle.judge(history, epsilon, time_limit, steepest)
+    lower = drawn["epsilon_lower"] if drawn["epsilon_lower"] > 0 else epsilon
+    (value, uncertainty), at_lower = oracle.judge_both(history, epsilon, lower, time_limit, steepest)
     complaints = complain(drawn, float(value.mid()), uncertainty)
-    if 0 < drawn["epsilon_lower"] < epsilon and uncertainty <= MAX_UNCERTAINTY:
-        at_lower, doubt = oracle.judge(history, drawn["epsilon_lower"], time_limit, steepest)
-        if float(at_lower.mid()) * (1 + doubt + 1.2e-16) < delta:
-            complaints.append("delta at epsilon's lower end is below delta")
+    if lower < epsilon and float(at_lower.mid()) * (1 + uncertainty + 1.2e-16) < delta:
+        # in the direction that is larger at the upper end: unless the ends are far apart, the other one is not larger
+        complaints.append("delta at epsilon's lower end is below delta")
     return drawn | {"oracle": float(value.mid()), "uncertainty": uncertainty}, complaints
 
 

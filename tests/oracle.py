@@ -21,30 +21,20 @@ import time
 
 import numpy as np
 from flint import acb, arb, ctx
-from oracle_plan import (
-    NODES,
-    History,
-    Law,
-    Line,
-    Part,
-    Path,
-    Plan,
-    Problem,
-    barriers_for_mass,
-    node_lines,
-    plan_parts,
-)
+from oracle_laws import STEEPEST, History, Law, Problem, barriers_for_mass
+from oracle_plan import NODES, Line, Part, Path, Plan, node_lines, plan_parts
 
 BITS = 128
-AGREEMENT = 1e-12
+AGREEMENT = 3e-12
 WORST = 1e-9
 """Relative error with which a value is still returned when levels or time run out."""
-GROWTH = 1.2
-"""How much finer each level is, in both rules."""
-STEEPEST = 2.0
-"""Largest slope of a path; another one leads to other paths."""
-LEVELS = (1, 4, 6)
-"""Levels after the first; most end with the first of these."""
+MORE_NODES, FINER_STEPS = 1.4, 1.2
+"""By how much each level is finer, outside and inside."""
+LOG_TOLERANCE = -32.0
+"""Log of the error that the inner sums may add at the first level, over delta; each level takes 2 from it."""
+LEVELS = 5
+DOUBT, LEAST_DOUBT = 10.0, 1e-13
+"""The relative error returned is DOUBT times the levels' difference, which may be small by chance, and LEAST_DOUBT."""
 
 
 def _upper_tail(x: arb) -> arb:
@@ -96,23 +86,47 @@ def judge(
     history: History, epsilon: float, time_limit: float = math.inf, steepest: float = STEEPEST
 ) -> tuple[arb, float]:
     """Return the larger of the two directions' delta, by closed forms where there are any, and its relative error."""
-    if epsilon == 0:  # both are the total variation distance, and the add direction is the cheaper one
-        return direction_delta(history, 0.0, "add", time_limit, steepest)
-    remove = direction_delta(history, epsilon, "remove", time_limit, steepest)
-    if chernoff(history, epsilon, "add") < float(remove[0].mid()):
-        return remove
-    add = direction_delta(history, epsilon, "add", time_limit, steepest)
-    return remove if remove[0].mid() >= add[0].mid() else add
+    return judge_both(history, epsilon, epsilon, time_limit, steepest)[0]
+
+
+def judge_both(
+    history: History, epsilon: float, nearby: float, time_limit: float = math.inf, steepest: float = STEEPEST
+) -> tuple[tuple[arb, float], arb]:
+    """Return what `judge` returns, and delta at another epsilon next to it in the direction that is larger here.
+
+    The latter comes from the same path at the same level, and so shares the relative error.
+    """
+    # at epsilon = 0 both directions are the total variation distance, and the add direction is the cheaper one
+    direction = "remove" if epsilon > 0 else "add"
+    found = _with_plan(history, epsilon, direction, time_limit, steepest)
+    if direction == "remove" and chernoff(history, epsilon, "add") >= float(found[2].mid()):
+        add = _with_plan(history, epsilon, "add", time_limit, steepest)
+        if add[2].mid() > found[2].mid():
+            direction, found = "add", add
+    plan, level, value, error = found
+    if nearby == epsilon:
+        return (value, error), value
+    if plan is None or abs(nearby - epsilon) > 1e-3 * epsilon:
+        return (value, error), direction_delta(history, nearby, direction, time_limit, steepest)[0]
+    plan.problem.epsilon = nearby
+    return (value, error), _value(plan, level, time.process_time() + time_limit)
+
+
+def _with_plan(
+    history: History, epsilon: float, direction: str, time_limit: float, steepest: float
+) -> tuple[Plan | None, int, arb, float]:
+    """Return one direction's plan (none for closed forms), level, delta and relative error."""
+    exact = exact_delta(history, epsilon, direction)
+    if exact is not None:
+        return None, 0, exact, 0.0
+    return _converged(history, epsilon, direction, AGREEMENT, time_limit, steepest)
 
 
 def direction_delta(
     history: History, epsilon: float, direction: str, time_limit: float, steepest: float = STEEPEST
 ) -> tuple[arb, float]:
     """Return one direction's delta, by a closed form if there is one, and its relative error."""
-    exact = exact_delta(history, epsilon, direction)
-    if exact is not None:
-        return exact, 0.0
-    return delta(history, epsilon, direction, time_limit=time_limit, steepest=steepest)
+    return _with_plan(history, epsilon, direction, time_limit, steepest)[2:]
 
 
 @np.errstate(all="ignore")
@@ -137,7 +151,7 @@ def delta(
     time_limit: float = math.inf,
     steepest: float = STEEPEST,
 ) -> tuple[arb, float]:
-    """Return delta as a ball, and its relative error: the difference of the last two levels, and the mass cut off.
+    """Return delta as a ball, and its relative error: from the last two levels and the mass cut off.
 
     Args:
       history: (noise_multiplier, sample_rate, steps) triples.
@@ -151,25 +165,35 @@ def delta(
       ArithmeticError: two levels did not agree to WORST.
       TimeoutError: there was no time for two levels.
     """
+    _, _, value, error = _converged(history, epsilon, direction, agreement, time_limit, steepest)
+    return value, error
+
+
+def _converged(
+    history: History, epsilon: float, direction: str, agreement: float, time_limit: float, steepest: float
+) -> tuple[Plan | None, int, arb, float]:
+    """Return the plan (none is needed where delta is 0), the last level, its delta and the relative error."""
     if direction == "add" and all(q < 1 for _, q, n in history if n > 0):
         limit = -math.fsum(n * math.log1p(-q) for _, q, n in history)
         if epsilon >= limit * (1 + 1e-12):
-            return arb(0), 0.0
+            return None, 0, arb(0), 0.0
     deadline = time.process_time() + time_limit
     plan, previous = _first_level(history, epsilon, direction, deadline, steepest)
-    error = math.inf
-    for level in LEVELS:
+    error, last = math.inf, 0
+    for level in range(1, LEVELS):
         try:
             value = _value(plan, level, deadline)
         except TimeoutError:
             break
         difference = abs(float((value / previous).mid()) - 1)
-        error, previous = difference + float((arb(plan.log_cut).exp() / abs(value)).mid()), value
+        cut = float((arb(plan.log_cut).exp() / abs(value)).mid())
+        error, previous = DOUBT * difference + LEAST_DOUBT + cut, value
+        last = level
         if difference < agreement:
             break
     if error > WORST:
         raise ArithmeticError(f"{history}, {epsilon}, {direction}: levels agree to {error:g} only")
-    return previous, error
+    return plan, last, previous, error
 
 
 def _first_level(
@@ -215,7 +239,7 @@ class _Integral:
         path = Path(
             old.start + 0.04 * self.level * old.scale, old.slope * (1 + 0.02 * self.level), old.onset, old.scale
         )
-        count = round(NODES * GROWTH**self.level)
+        count = round(NODES * MORE_NODES**self.level)
         rule = [arb.legendre_p_root(count, k, True) for k in range(count)]
         problem = self.plan.problem
         t, weights = [], []
@@ -225,7 +249,7 @@ class _Integral:
             weights += [half * w for _, w in rule]
         floats = np.array([float(x.mid()) for x in t])
         zeta, slope = path.zeta(floats)
-        log_tol = self.plan.log_delta - 30.0 - 2.0 * self.level - np.log(np.abs(slope) * part.panels[-1][1])
+        log_tol = self.plan.log_delta + LOG_TOLERANCE - 2.0 * self.level - np.log(np.abs(slope) * part.panels[-1][1])
         barriers = [part.index] if part.index == 0 else [part.index, part.index - 1]
         lines = {k: node_lines(problem, zeta, log_tol, k) for k in barriers}
         total = arb(0)
@@ -255,7 +279,7 @@ class _Integral:
         """Return the product of (1 + E)^n."""
         product = acb(1)
         for i, (law, line) in enumerate(zip(self.plan.problem.laws, lines, strict=True)):
-            step = line.step / GROWTH**self.level
+            step = line.step / FINER_STEPS**self.level
             table = self.tables.setdefault((i, barrier, line.share, step), {})
             total = acb(0)
             for j in range(math.floor(line.low / step), math.ceil(line.high / step) + 1):
