@@ -108,6 +108,23 @@ def loss_slope(
     return np.minimum(1.0, sample_rate * np.exp(w - loss))
 
 
+def score_at_loss(loss: FloatArray | float, noise_multiplier: FloatArray, sample_rate: FloatArray) -> FloatArray:
+    """Return about the score u at which the privacy loss is `loss` > 0, up to 600; shapes as in `privacy_loss`."""
+    w = np.log(np.expm1(np.minimum(loss, 600.0)) / sample_rate + 1.0)
+    return noise_multiplier * w + 0.5 / noise_multiplier
+
+
+def loss_turn(
+    score: FloatArray, theta: FloatArray, noise_multiplier: FloatArray, sample_rate: FloatArray
+) -> FloatArray:
+    r"""Return Im L at u + i theta s, the argument of 1 - q + q e^{w + i theta}, 0 < theta < pi; it rises with u."""
+    w = score / noise_multiplier - 0.5 / noise_multiplier**2
+    small = np.exp(-np.abs(w))  # of 1 - q and q e^w the larger is divided out
+    mixed = np.where(w > 0.0, 1.0, small) * sample_rate
+    rest = np.where(w > 0.0, small, 1.0) * (1.0 - sample_rate)
+    return np.arctan2(mixed * np.sin(theta), rest + mixed * np.cos(theta))
+
+
 def privacy_loss_error(
     loss: FloatArray, slope: FloatArray, score: FloatArray, noise_multiplier: FloatArray
 ) -> FloatArray:

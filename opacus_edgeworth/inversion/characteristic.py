@@ -197,21 +197,13 @@ def _log_power(x: ComplexArray, wrong: FloatArray, counts: FloatArray | float) -
     Where nothing is known of 1 + x, its modulus is at most |1 + x| + wrong: that power and twice it, which is
     expm1(log 3), cover the difference.
     """
-    square = x.real**2 + x.imag**2
-    excess = 2.0 * x.real + square  # |1 + x|^2 - 1
-    modulus = np.hypot(1.0 + x.real, x.imag)
-    wrong = wrong + 8.0 * ULP * (np.abs(x.real) + square + np.abs(x.imag) * (1.0 + modulus))
-    angle = np.arctan2(x.imag, 1.0 + x.real)
-    log_phi = 0.5 * np.log1p(np.maximum(excess, -0.5))
-    if float(excess.min()) < -0.5:
-        log_phi = np.where(excess > -0.5, log_phi, np.log(np.clip(modulus, 1e-300, None)))
-    known = wrong < 0.5 * modulus
-    if known.all():
-        return counts * (log_phi + 1j * angle), counts * (8.0 * ULP * np.abs(angle) - np.log1p(-wrong / modulus))
-    log_phi = np.where(known, log_phi, np.log(np.clip(modulus + wrong, 1e-300, 1.0)))
-    relative = np.where(known, wrong, 0.0) / np.clip(modulus, 1e-300, None)
-    error = np.where(known, counts * (8.0 * ULP * np.abs(angle) - np.log1p(-relative)), math.log(3.0))
-    return counts * (log_phi + 1j * angle), error
+    log_phi, error = _log1p(x, wrong)
+    unknown = np.isinf(error)
+    if unknown.any():
+        most = np.abs(1.0 + x) + wrong + 8.0 * ULP * (1.0 + np.abs(x))
+        log_phi[unknown] = np.log(np.clip(most, 1e-300, 1.0))[unknown]
+        return counts * log_phi, np.where(unknown, math.log(3.0), counts * error)
+    return counts * log_phi, counts * error
 
 
 def _expm1_imaginary(angle: FloatArray) -> tuple[ComplexArray, ComplexArray]:

@@ -14,7 +14,14 @@ from opacus_edgeworth.inversion.elementary import distance_bound, elementary_del
 from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
 from opacus_edgeworth.inversion.grid import Grid, make_grid
 from opacus_edgeworth.inversion.law import barrier_for, law_for_tilt, softness
-from opacus_edgeworth.inversion.line import MAX_WORK, Line, chernoff_bound, contour_for_epsilon, make_lines
+from opacus_edgeworth.inversion.line import (
+    MAX_WORK,
+    Line,
+    chernoff_bound,
+    contour_for_epsilon,
+    line_for_epsilon,
+    make_lines,
+)
 from opacus_edgeworth.inversion.link import chain_for_epsilon
 from opacus_edgeworth.inversion.root import invert_delta
 from opacus_edgeworth.inversion.route import FINE_LOSSES, LOSSES, Router, router_for_delta
@@ -112,8 +119,7 @@ def direction_delta(steps: Composition, grid: Grid | None, epsilon: float, direc
         bounds = _chain_delta(steps, epsilon, bounds)
     if grid is not None and bounds.relative_width > NARROW:
         with suppress(OutOfReachError):  # what is known must do
-            c = contour_for_epsilon(grid, epsilon, direction)
-            bounds = bounds.intersect(make_lines(grid, c, (direction,), epsilon)[0].delta(epsilon))
+            bounds = bounds.intersect(line_for_epsilon(grid, epsilon, direction).delta(epsilon))
     return bounds
 
 

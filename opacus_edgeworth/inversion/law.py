@@ -21,7 +21,7 @@ from scipy.special import log_ndtr, ndtr
 
 from opacus_edgeworth._types import FloatArray, IntArray
 from opacus_edgeworth.composition import Composition
-from opacus_edgeworth.mechanisms import ULP, privacy_loss
+from opacus_edgeworth.mechanisms import ULP, privacy_loss, score_at_loss
 
 SOFTEST = 0.25
 """Largest width of a barrier in u."""
@@ -169,6 +169,5 @@ def law_for_tilt(
 def nearer_law(law: Law, tilt: float, log_share: float) -> Law:
     """Return the law with barriers no farther than t < 0 asks for: beyond them e^{tL} is less than e^log_share."""
     s, q = law.steps.noise_multiplier[:, None], law.steps.sample_rate[:, None]
-    loss = min(log_share / tilt, 600.0)
-    barrier = exact(s * np.log(np.expm1(loss) / q + 1.0) + 0.5 / s + NEARER * law.soft)
+    barrier = exact(score_at_loss(log_share / tilt, s, q) + NEARER * law.soft)
     return law_for_tilt(law.steps, 1.0, law.soft, np.minimum(law.barrier, barrier))

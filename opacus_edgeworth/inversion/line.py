@@ -43,7 +43,7 @@ LOG_SHARE = -80.0
 """Scores at which e^{tL} is less than e^LOG_SHARE do not matter."""
 MAX_NODES = 1 << 16
 MAX_WORK = 4e8
-"""Nodes times grid points; beyond it the lattice engine is quicker."""
+"""Nodes times grid points."""
 MAX_LOOKS = 60
 """Ends of a line that are looked at."""
 FEW_NODES = 400
@@ -317,12 +317,16 @@ def compose_upper(steps: Composition, log_mgf: FloatArray, c: FloatArray) -> Flo
     return total + 0.5 * steps.gaussian * c * (c - 1.0) * (1.0 + 8.0 * ULP)
 
 
+def log_chernoff(c: float, log_mgf: float, epsilon: float) -> float:
+    """Return log of the bound kappa(c) e^{G(c) - (c - 1) epsilon} on delta, with room for its rounding."""
+    return log_kappa(c) + log_mgf - (c - 1.0) * epsilon + 1e-12 * (1.0 + abs(log_mgf) + c * epsilon)
+
+
 def chernoff_bound(grid: Grid, points: list[float], direction: Direction, epsilon: float) -> float:
     """Return the least of the bounds kappa(c) e^{G(c) - (c - 1) epsilon} on delta at points c > 1."""
     log_delta = math.inf
     for c, log_mgf in _upper_cgf(grid, points, direction):
-        log_bound = log_kappa(c) + log_mgf - (c - 1.0) * epsilon
-        log_delta = min(log_delta, log_bound + 1e-12 * (1.0 + abs(log_mgf) + c * epsilon))
+        log_delta = min(log_delta, log_chernoff(c, log_mgf, epsilon))
     return math.exp(min(log_delta, 700.0)) + grid.law.cut_off()
 
 

@@ -27,21 +27,20 @@ from opacus_edgeworth.inversion.grid import make_grid
 from opacus_edgeworth.inversion.law import Law, law_for_tilt
 from opacus_edgeworth.inversion.line import (
     MAX_NODES,
+    MAX_WORK,
     Line,
     compose_upper,
     last_node,
+    log_chernoff,
     make_lines,
     node_distance,
     served,
 )
 from opacus_edgeworth.inversion.quadrature import log_mgf_upper, tilted_steps
 from opacus_edgeworth.inversion.route import Piece, Router
-from opacus_edgeworth.inversion.saddle import log_kappa
 from opacus_edgeworth.inversion.truncation import shifted_bound
 from opacus_edgeworth.mechanisms import ULP
 
-MAX_WORK = 4e8
-"""Nodes times grid points."""
 SHARES = (1.0, 0.7, 0.45, 0.25)
 """Points at which Chernoff bounds the aliases, as shares of the way to the piece's."""
 LARGEST_CHANGE = 600.0
@@ -68,9 +67,7 @@ class Chain:
         lower, upper = math.fsum(part.lower for part in parts), math.fsum(part.upper for part in parts)
         upper += self.left_out
         if self.negligible is not None:
-            c, log_mgf = self.negligible
-            log_bound = log_kappa(c) + log_mgf - (c - 1.0) * epsilon
-            upper += math.exp(min(log_bound + 1e-12 * (1.0 + abs(log_mgf) + c * epsilon), 700.0))
+            upper += math.exp(min(log_chernoff(*self.negligible, epsilon), 700.0))
         return Bounds(min(lower * (1.0 - 4.0 * ULP), 1.0), min(upper * (1.0 + 4.0 * ULP), 1.0))
 
 
@@ -86,24 +83,29 @@ def chain_for_epsilon(router: Router, epsilon: float) -> Chain:
     for _ in range(MAX_DETOURS):
         pieces = router.route(epsilon, avoid)
         log_delta = float(np.logaddexp.reduce([piece.log_value for piece in pieces]))
-        for piece in pieces:
-            if not piece.negligible and piece.ends not in lines:
-                try:
+        piece = pieces[0]
+        try:
+            for piece in pieces:
+                if not piece.negligible and piece.ends not in lines:
                     lines[piece.ends] = _make_line(steps, piece, epsilon, log_delta)
-                except OutOfReachError:  # go another way
-                    avoid.add(piece.ends)
-                    break
-        else:
-            first = pieces[0]
-            law = law_for_tilt(steps, first.c, first.soft, first.barrier)
-            left_out = law_for_tilt(steps, 1.0, first.soft, pieces[-1].barrier).cut_off() + law.spill()
-            negligible = None
-            if first.negligible:
-                c = np.array([first.c])
-                log_mgf = log_mgf_upper(make_grid(law, 0.0, first.c, 0.0), c)
-                negligible = (first.c, float(compose_upper(steps, log_mgf, c)[0]))
-            return Chain(tuple(lines[piece.ends] for piece in pieces if not piece.negligible), negligible, left_out)
+        except OutOfReachError:
+            avoid.add(piece.ends)  # go another way
+            continue
+        return _chain(steps, pieces, lines)
     raise OutOfReachError("too many detours")
+
+
+def _chain(steps: Composition, pieces: list[Piece], lines: dict[tuple[int, int], Line]) -> Chain:
+    """Return the chain of these pieces, whose lines are there."""
+    first = pieces[0]
+    law = law_for_tilt(steps, first.c, first.soft, first.barrier)
+    left_out = law_for_tilt(steps, 1.0, first.soft, pieces[-1].barrier).cut_off() + law.spill()
+    negligible = None
+    if first.negligible:
+        c = np.array([first.c])
+        log_mgf = log_mgf_upper(make_grid(law, 0.0, first.c, 0.0), c)
+        negligible = (first.c, float(compose_upper(steps, log_mgf, c)[0]))
+    return Chain(tuple(lines[piece.ends] for piece in pieces if not piece.negligible), negligible, left_out)
 
 
 def _make_line(steps: Composition, piece: Piece, epsilon: float, log_delta: float) -> Line:

@@ -24,7 +24,7 @@ from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.grid import LOG_SQRT_2PI
 from opacus_edgeworth.inversion.law import FARTHEST, barrier_for, exact, softness
 from opacus_edgeworth.inversion.saddle import log_kappa
-from opacus_edgeworth.mechanisms import privacy_loss
+from opacus_edgeworth.mechanisms import loss_turn, privacy_loss, score_at_loss
 
 LOG_CUT = 30.0
 """How far below delta the mass beyond the last barrier lies, in log."""
@@ -32,31 +32,10 @@ NEGLIGIBLE = 28.0
 """How far below delta, in log, the delta of a law lies that is bounded by Chernoff only."""
 WELL, WORST = 3.0, 14.0
 """By how much, in log, a piece may exceed delta at no price, and at all: so much accuracy is lost."""
-LOSSES = np.array(
-    [
-        0.002,
-        0.005,
-        0.01,
-        0.02,
-        0.04,
-        0.07,
-        0.11,
-        0.16,
-        0.23,
-        0.32,
-        0.43,
-        0.56,
-        0.72,
-        0.9,
-        1.3,
-        2.0,
-        3.5,
-        7.0,
-        15.0,
-        50.0,
-        200.0,
-    ]
-)
+LOSSES = np.array([
+    0.002, 0.005, 0.01, 0.02, 0.04, 0.07, 0.11, 0.16, 0.23, 0.32, 0.43, 0.56, 0.72, 0.9, 1.3, 2.0, 3.5, 7.0, 15.0, 50.0,
+    200.0,
+])  # fmt: skip
 """Losses at barriers, as multiples of epsilon."""
 FINE_LOSSES = np.sort(np.concatenate([LOSSES, np.geomspace(0.08, 2.8, 20)]))
 """More of them, for a second attempt."""
@@ -69,7 +48,7 @@ MAX_REVISIONS, LOWEST, HIGHEST, SMALLEST = 8, 1e-3, 3.0, 1e-3
 """How often tables are made anew for an epsilon, which lies between these multiples of the last one."""
 DECADES = np.geomspace(1.0, 3e4, 24)
 """Ends of lines that are tried, in units of the distance of nodes."""
-SOFT_SHARE, LARGE_SOFT_SHARE, LARGE_LOSS = 0.18, 0.5, 5.0
+SHARP_SHARE, BLUNT_SHARE, LARGE_LOSS = 0.18, 0.5, 5.0
 """Width of barriers, in u / s: sharp ones have their ends near, where e^{zL} turns less; for losses from LARGE_LOSS on,
 which grow as u / s, that is no advantage, and soft ones let the gap law's characteristic function fall faster."""
 LEAST_WORK = 1e5
@@ -130,7 +109,7 @@ class Router:
         self.steps = steps
         self.log_delta = log_delta
         self.s, self.q = steps.noise_multiplier[:, None], steps.sample_rate[:, None]
-        self.soft = softness(steps, SOFT_SHARE if epsilon < LARGE_LOSS else LARGE_SOFT_SHARE)
+        self.soft = softness(steps, SHARP_SHARE if epsilon < LARGE_LOSS else BLUNT_SHARE)
         last = barrier_for(steps, log_delta - LOG_CUT, self.soft)
         farthest = last + FARTHEST * self.soft
         spacing = np.minimum(0.15, 0.2 * self.s)
@@ -150,8 +129,7 @@ class Router:
             large = np.exp(np.minimum(exponent + np.log(self.density), LARGEST_EXPONENT)) - self.density
         self.gain = np.where(exponent < 1.0, self.density * np.expm1(np.minimum(exponent, 1.0)), large)
         self.ends = self._barriers(losses * scale, last)
-        self.power, self.change = self._powers()
-        self.log_sum = self._log_sums()
+        self.log_sum = self._log_sums(*self._powers())
 
     def log_value(self, epsilon: float) -> float:
         """Return about log of delta at epsilon, from the saddle points of the first law and of all gaps."""
@@ -192,8 +170,7 @@ class Router:
         """Return barriers at these losses, each in all phases at least W below the next one or equal to it."""
         ends = [last]
         for loss in losses[::-1]:
-            ratio = np.expm1(min(loss, 600.0)) / self.q + 1.0
-            barrier = exact(self.s * np.log(ratio) + 0.5 / self.s)
+            barrier = exact(score_at_loss(loss, self.s, self.q))
             barrier = np.where(barrier > ends[0] - self.soft, ends[0], barrier)
             if np.any(barrier < ends[0]):
                 ends.insert(0, barrier)
@@ -217,20 +194,22 @@ class Router:
                 phi = phi + more
         return power, np.array(gain).reshape(-1, self.gap.size)
 
-    def _log_sums(self) -> FloatArray:
-        """Return log of e^G of law k at [k, k] and of the difference of laws j < k at [j, k], (K, K, C)."""
+    def _log_sums(self, below: FloatArray, change: FloatArray) -> FloatArray:
+        """Return log of e^G of law k at [k, k] and of the difference of laws j < k at [j, k], (K, K, C).
+
+        From G of the first law, (C,), and what G gains from each law to the next, (K - 1, C).
+        """
         size = len(self.ends)
         table = np.full((size, size, self.gap.size), math.inf)
-        below = self.power
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for j in range(size):
                 table[j, j] = below
                 gained = np.zeros(self.gap.size)
                 for k in range(j + 1, size):
-                    gained = gained + self.change[k - 1]
+                    gained = gained + change[k - 1]
                     table[j, k] = below + np.where(gained < 600.0, np.log(np.expm1(gained)), gained)
                 if j + 1 < size:
-                    below = below + self.change[j]
+                    below = below + change[j]
         return np.where(np.isnan(table), math.inf, table)
 
     def _start(self, k: int, epsilon: float, log_f: FloatArray) -> tuple[float, list[Piece]]:
@@ -258,14 +237,10 @@ class Router:
         found = self._candidates(log_f)
         if found is None:
             return math.inf, []
-        height = np.minimum(0.9 * math.pi * self.s, 5.0 * self.soft)[:, 0]
-        s, q = self.s[:, 0], self.q[:, 0]
-        where = (self.ends[j] < self.ends[k])[:, 0]
-        score = self.ends[j][:, 0] - 2.0 * self.soft[:, 0]
-        rising = q * np.exp(np.minimum(score / s - 0.5 / s**2, 600.0))
-        turn = np.arctan2(rising * np.sin(height / s), 1.0 - q + rising * np.cos(height / s))
-        log_need = 32.0 + max(found.log_value - self.log_delta, 0.0) + 0.5 * (height / self.soft[:, 0]) ** 2
-        last = float((log_need / np.maximum(turn, 1e-300))[where].max())
+        height = np.minimum(0.9 * math.pi * self.s, 5.0 * self.soft)
+        turn = loss_turn(self.ends[j] - 2.0 * self.soft, height / self.s, self.s, self.q)
+        log_need = 32.0 + max(found.log_value - self.log_delta, 0.0) + 0.5 * (height / self.soft) ** 2
+        last = float((log_need / np.maximum(turn, 1e-300))[self.ends[j] < self.ends[k]].max())
         return self._best(j, k, found, log_f, last)
 
     def _candidates(self, log_f: FloatArray) -> Candidates | None:

@@ -22,6 +22,7 @@ from scipy.special import ndtr
 from opacus_edgeworth._types import FloatArray
 from opacus_edgeworth.inversion.grid import LOG_SQRT_2PI, SMALLEST_LOG, STRIP, Grid, strip_bounds
 from opacus_edgeworth.inversion.quadrature import TiltedSteps
+from opacus_edgeworth.mechanisms import loss_turn
 
 SLACK = 1e-9
 """Relative allowance for the rounding of layer masses and widths, about 1e-12; the error of phi(t) is added to it."""
@@ -108,10 +109,7 @@ def shifted_bound(tilted: TiltedSteps) -> Shifted:
         size = np.minimum(size, np.where(np.isfinite(plain), plain, np.inf))
         low_growth = 0.5 * height[..., 0] ** 2 + np.logaddexp(0.0, beyond[..., 0])
     shrink = np.maximum(-tilt, 0.0) * strip_bounds(theta, np.minimum(grid.slope * np.exp(0.5 * h / s), 1.0))[1]
-    begin = (grid.score - 0.5 * h) / s - 0.5 / s**2
-    small = np.exp(-np.abs(begin))  # of 1 - q and q e^w the larger is divided out
-    up, flat = np.where(begin > 0.0, 1.0, small) * q, np.where(begin > 0.0, small, 1.0) * (1.0 - q)
-    turn = np.arctan2(up * np.sin(theta), flat + up * np.cos(theta)) * (1.0 - 1e-9)
+    turn = loss_turn(grid.score - 0.5 * h, theta, s, q) * (1.0 - 1e-9)
     log_end = grid.end_log_density + tilted.tilt[:, None] * grid.end_loss - tilted.log_mgf - LOG_SQRT_2PI
     log_end = (
         log_end + np.log(height[..., 0]) + soft[..., 0] + shrink[..., -1] + 1e-9 * np.abs(grid.end_loss * tilt[..., 0])
