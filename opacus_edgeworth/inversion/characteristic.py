@@ -180,9 +180,10 @@ def _excess(
         around_mean = np.minimum(linear, quadratic * y) + both_ways * y + tilted.mean_error[:, some, None] * y
         wrong = tilted.spread[:, some, None] + tilted.turn[:, some, None] * y
         centred = tilted.grid.law.below is None and not np.all(wrong[..., -1] < around_mean[..., -1])
-        both, rest = _expm1_imaginary(parts[:, None] * tilted.grid.loss[some, None, :])  # (p, inner + outer, J)
+        angle = parts[:, None] * tilted.grid.loss[some, None, :]
+        both = _expm1_imaginary(angle)  # (p, inner + outer, J)
         weight = tilted.weight[:, some]
-        alone = np.matmul(rest if centred else both, weight[..., None])[..., 0]  # (T, p, inner + outer)
+        alone = np.matmul(_less_angle(both, angle) if centred else both, weight[..., None])[..., 0]  # (T, p, parts)
         x = np.matmul(both[:, inner:] * weight[:, :, None, :], both[:, :inner].transpose(0, 2, 1))
         x = x + alone[..., inner:, None] + alone[..., None, :inner]
         x = x.reshape(len(weight), -1, inner * outer)[..., :nodes]
@@ -206,13 +207,18 @@ def _log_power(x: ComplexArray, wrong: FloatArray, counts: FloatArray | float) -
     return counts * log_phi, counts * error
 
 
-def _expm1_imaginary(angle: FloatArray) -> tuple[ComplexArray, ComplexArray]:
-    """Return e^{ia} - 1 and e^{ia} - 1 - ia, both to a few ulp."""
+def _expm1_imaginary(angle: FloatArray) -> ComplexArray:
+    """Return e^{ia} - 1 to a few ulp."""
     half = np.sin(0.5 * angle)
-    first = np.empty(angle.shape, dtype=np.complex128)
-    first.real = -2.0 * half * half
-    first.imag = np.sin(angle)
-    rest = first.copy()
+    value = np.empty(angle.shape, dtype=np.complex128)
+    value.real = -2.0 * half * half
+    value.imag = np.sin(angle)
+    return value
+
+
+def _less_angle(value: ComplexArray, angle: FloatArray) -> ComplexArray:
+    """Return e^{ia} - 1 - ia to a few ulp, given e^{ia} - 1."""
+    rest = value.copy()
     rest.imag -= angle
     small = np.abs(angle) < 0.5
     if small.any():  # where the difference would cancel
@@ -223,4 +229,4 @@ def _expm1_imaginary(angle: FloatArray) -> tuple[ComplexArray, ComplexArray]:
             series *= square
             series += (-1.0) ** ((power - 1) // 2) / math.factorial(power)
         rest.imag[small] = series * square * a
-    return first, rest
+    return rest

@@ -136,12 +136,11 @@ def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float
     where = np.flatnonzero(barrier[:, 0] > below[:, 0])
     counts = steps.steps
     others = [c + share * (side - c) for side in (piece.left, piece.right) for share in SHARES]
-    highest = piece.right
     soft = piece.soft
     base_law = law_for_tilt(steps, c, soft, below)
     gap_law = law_for_tilt(base_law.select(where).steps, c, soft[where], barrier[where], below[where])
-    bases = _groups(base_law, np.arange(steps.phases), c, highest)
-    gaps = _groups(gap_law, where, c, highest)
+    bases = _groups(base_law, np.arange(steps.phases), c, others)
+    gaps = _groups(gap_law, where, c, others)
     log_base, base_error = _log_mgf(bases, steps.phases)
     log_gap, gap_error = (row[where] for row in _log_mgf(gaps, steps.phases))
     log_share = log_gap - log_base[where]
@@ -151,7 +150,7 @@ def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float
     log_peak = 0.5 * steps.gaussian * c * gap_left + float(log_base @ counts)
     log_peak_error = 4.0 * ULP * steps.gaussian * c * gap_left + float(base_error @ counts)
     log_peak_error += ULP * (counts.size + 4) * float(np.abs(log_base) @ counts)
-    chernoff = ((1.0, 0.0), *_chernoff_points(steps, (base_law, gap_law), where, others))
+    chernoff = ((1.0, 0.0), *_chernoff_points(steps, bases, gaps, others))
     step = node_distance(c, chernoff, epsilon, log_delta, 0.0)
 
     shifted = [(group, shifted_bound(group.tilted)) for group in gaps]
@@ -201,13 +200,16 @@ def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float
     )
 
 
-def _groups(law: Law, where: IntArray, tilt: float, highest: float) -> list[Group]:
-    """Return the phases `where`, whose laws these are, under a tilt, in groups that need about equally many scores."""
+def _groups(law: Law, where: IntArray, tilt: float, others: list[float]) -> list[Group]:
+    """Return the phases `where`, whose laws these are, under a tilt, in groups that need about equally many scores.
+
+    Their grids serve the other tilts, too.
+    """
     fineness = np.floor(np.log2(np.minimum(law.steps.noise_multiplier, 1.0)))
     groups = []
     for value in np.unique(fineness):
         some = np.flatnonzero(fineness == value)
-        grid = make_grid(law.select(some), tilt, highest, 0.0)
+        grid = make_grid(law.select(some), min(tilt, *others), max(tilt, *others), 0.0)
         groups.append(Group(where[some], tilted_steps(grid, np.array([tilt])), np.zeros(some.size)))
     return groups
 
@@ -230,17 +232,18 @@ def _log_mgf(groups: list[Group], phases: int) -> tuple[FloatArray, FloatArray]:
 
 
 def _chernoff_points(
-    steps: Composition, laws: tuple[Law, Law], where: IntArray, points: list[float]
+    steps: Composition, bases: list[Group], gaps: list[Group], points: list[float]
 ) -> list[tuple[float, float]]:
     """Return (c', upper bound on log(e^{G_U(c')} - e^{G_B(c')})) for the points c' > 1.
 
     (phi + gap)^n - phi^n is at most n gap (phi + gap)^{n-1}, and at most (phi + gap)^n.
     """
     c = np.array(points)
-    base = log_mgf_upper(make_grid(laws[0], min(points), max(points), 0.0), c)
-    gap = log_mgf_upper(make_grid(laws[1], min(points), max(points), 0.0), c)
-    both = base.copy()
-    both[:, where] = np.logaddexp(base[:, where], gap) + 4.0 * ULP
-    share = np.logaddexp.reduce(np.log(steps.steps[where]) + gap - both[:, where], axis=1) + 1e-12
+    base, gap = np.full((2, c.size, steps.phases), -math.inf)
+    for groups, log_mgf in ((bases, base), (gaps, gap)):
+        for group in groups:
+            log_mgf[:, group.where] = log_mgf_upper(group.tilted.grid, c)
+    both = np.logaddexp(base, gap) + 4.0 * ULP
+    share = np.logaddexp.reduce(np.log(steps.steps) + gap - both, axis=1) + 1e-12
     bound = compose_upper(steps, both, c) + np.minimum(share, 0.0)
     return list(zip(points, bound.tolist(), strict=True))

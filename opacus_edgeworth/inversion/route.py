@@ -11,8 +11,9 @@ least work. Barriers lie at equal losses of all phases, in proportion to epsilon
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import brentq
@@ -51,7 +52,7 @@ DECADES = np.geomspace(1.0, 3e4, 24)
 SHARP_SHARE, BLUNT_SHARE, LARGE_LOSS = 0.18, 0.5, 5.0
 """Width of barriers, in u / s: sharp ones have their ends near, where e^{zL} turns less; for losses from LARGE_LOSS on,
 which grow as u / s, that is no advantage, and soft ones let the gap law's characteristic function fall faster."""
-LEAST_WORK = 1e5
+LEAST_WORK = 2e5
 """What a piece costs at least, in products of nodes and scores."""
 LARGEST_EXPONENT, OVERFLOW = 690.0, 1e280
 """Where generating functions take off so far, nobody goes."""
@@ -81,20 +82,20 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
-    """Where on the table a line may be put.
+class Offers:
+    """The best line for every two laws j < k, and for law k itself at [k, k]; arrays are (K, K).
 
     Args:
-      at: (N,), indices of c; `left` and `right` are those of points where Chernoff bounds the aliases best.
-      step: (N,), the distance of nodes that this allows.
+      work: products of nodes and scores, infinite where there is no line.
+      at, left, right: indices on the table of its c, and of points where Chernoff bounds the aliases best.
       log_value: about log of the integral.
     """
 
+    work: FloatArray
     at: IntArray
-    step: FloatArray
     left: IntArray
     right: IntArray
-    log_value: float
+    log_value: FloatArray
 
 
 class Router:
@@ -141,26 +142,32 @@ class Router:
         curvature = np.maximum((left + right - 2.0 * middle) / FINENESS**2, 0.1)
         return float(np.logaddexp.reduce(middle + self.log_gap[at[:, 1]] - 0.5 * np.log(2.0 * math.pi * curvature)))
 
-    def route(self, epsilon: float, avoid: Container[tuple[int, int]] = ()) -> list[Piece]:
-        """Return the pieces of which delta at epsilon consists, without those between the `ends` to avoid.
+    def route(self, epsilon: float, avoid: Iterable[tuple[int, int]] = ()) -> list[Piece]:
+        """Return the pieces of which delta at epsilon consists, without lines between the `ends` to avoid.
 
         Raises:
           OutOfReachError: there is no affordable route.
         """
-        log_f = self.log_sum - self._log_kernel(epsilon)  # (K, K, C)
         size = len(self.ends)
-        best: list[tuple[float, list[Piece]]] = []
+        offers = self._offers(epsilon)
+        for ends in avoid:
+            offers.work[ends] = math.inf
+        total, before, negligible = np.full(size, math.inf), np.arange(size), {}
         for k in range(size):
-            options = [self._start(k, epsilon, log_f[k, k]) if (k, k) not in avoid else (math.inf, [])]
-            if not (options[0][1] and options[0][1][0].negligible):
-                for j in range(k):
-                    if math.isfinite(best[j][0]) and (j, k) not in avoid:
-                        work, piece = self._link(j, k, log_f[j, k])
-                        options.append((best[j][0] + work, [*best[j][1], *piece]))
-            best.append(min(options, key=lambda option: option[0]))
-        if not math.isfinite(best[-1][0]):
+            piece = self._negligible(k, epsilon)
+            if piece is not None:
+                negligible[k], total[k] = piece, LEAST_WORK
+                continue
+            work = np.append(total[:k] + offers.work[:k, k], offers.work[k, k])
+            before[k] = np.argmin(work)
+            total[k] = work[before[k]]
+        if not math.isfinite(total[-1]):
             raise OutOfReachError("no affordable route")
-        return best[-1][1]
+        path = [size - 1]
+        while before[path[0]] != path[0]:
+            path.insert(0, int(before[path[0]]))
+        first = negligible.get(path[0]) or self._piece(path[0], path[0], offers)
+        return [first, *(self._piece(j, k, offers) for j, k in pairwise(path))]
 
     def _log_kernel(self, epsilon: float) -> FloatArray:
         """Return log of c (c - 1) e^{(c - 1) epsilon} on the table, (C,)."""
@@ -212,81 +219,96 @@ class Router:
                     below = below + change[j]
         return np.where(np.isnan(table), math.inf, table)
 
-    def _start(self, k: int, epsilon: float, log_f: FloatArray) -> tuple[float, list[Piece]]:
-        """Return the work for the law up to barrier k and the piece, negligible if that will do."""
+    def _negligible(self, k: int, epsilon: float) -> Piece | None:
+        """Return the law up to barrier k as a piece for which a Chernoff bound will do, if it does."""
         bound = self.log_sum[k, k] + self.log_kappa - self.gap * epsilon
         small = np.flatnonzero(bound < self.log_delta - NEGLIGIBLE)
-        if small.size:
-            at = int(small[0])  # a higher tilt asks for more of the barrier
-            c = 1.0 + float(self.gap[at])
-            return LEAST_WORK, [Piece((k, k), self.soft, None, self.ends[k], c, c, c, True, float(bound[at]))]
-        found = self._candidates(log_f)
-        if found is None:
-            return math.inf, []
-        law = (self.gain[found.at[0]] + self.density) * ndtr((self.ends[k] - self.score) / self.soft)
-        law /= law.sum(axis=1, keepdims=True)
-        for last in DECADES * found.step[0]:
-            with np.errstate(divide="ignore"):
-                decay = np.log(np.abs(np.einsum("pj,pj->p", law, np.exp(1j * last * self.loss)))) @ self.steps.steps
-            if decay - 0.5 * self.steps.gaussian * last**2 < -40.0:
-                return self._best(k, k, found, log_f, 2.0 * last)
-        return math.inf, []
+        if not small.size:
+            return None
+        at = int(small[0])  # a higher tilt asks for more of the barrier
+        c = 1.0 + float(self.gap[at])
+        return Piece((k, k), self.soft, None, self.ends[k], c, c, c, True, float(bound[at]))
 
-    def _link(self, j: int, k: int, log_f: FloatArray) -> tuple[float, list[Piece]]:
-        """Return the work for what the law gains between two barriers, and the piece."""
-        found = self._candidates(log_f)
-        if found is None:
-            return math.inf, []
-        height = np.minimum(0.9 * math.pi * self.s, 5.0 * self.soft)
-        turn = loss_turn(self.ends[j] - 2.0 * self.soft, height / self.s, self.s, self.q)
-        log_need = 32.0 + max(found.log_value - self.log_delta, 0.0) + 0.5 * (height / self.soft) ** 2
-        last = float((log_need / np.maximum(turn, 1e-300))[self.ends[j] < self.ends[k]].max())
-        return self._best(j, k, found, log_f, last)
+    def _piece(self, j: int, k: int, offers: Offers) -> Piece:
+        """Return what was offered for two laws."""
+        c, left, right = (1.0 + float(self.gap[x[j, k]]) for x in (offers.at, offers.left, offers.right))
+        below = self.ends[j] if j < k else None
+        return Piece((j, k), self.soft, below, self.ends[k], c, left, right, False, float(offers.log_value[j, k]))
 
-    def _candidates(self, log_f: FloatArray) -> Candidates | None:
-        """Return where on the table a line may be put; None if nowhere.
+    def _offers(self, epsilon: float) -> Offers:
+        """Return where on the table lines may be put, and what they cost.
 
         That is near the saddle point, where F is least; but where G takes off close to it, at some distance from there.
-        """
-        at, size, gap = int(np.argmin(log_f)), log_f.size, self.gap
-        if not (0 < at < size - 1 and math.isfinite(log_f[at])):
-            return None
-        low = at - int(np.argmax(log_f[at::-1] > log_f[at] + 0.5))
-        high = at + int(np.argmax(log_f[at:] > log_f[at] + 0.5))
-        log_value = float(log_f[at] + np.log(0.5 * (gap[high] - gap[low]) / 2.51 + 1e-300))
-        if not log_value < self.log_delta + WORST:
-            return None
-        near = np.flatnonzero(log_f[1:-1] < log_f[at] + 4.0) + 1
-        near = near[np.linspace(0, near.size - 1, min(near.size, 10)).astype(int)]
-        excess = log_f - self.log_delta + 32.0
-        room = 2.0 * math.pi * (gap - gap[near, None]) / np.maximum(excess, 1.0) * (excess < MOST_EXCESS)
-        left, right = np.argmin(room, axis=1), np.argmax(room, axis=1)
-        row = np.arange(near.size)
-        step = np.minimum(-room[row, left], room[row, right])
-        usable = step > 0.0
-        if not usable.any():
-            return None
-        return Candidates(near[usable], step[usable], left[usable], right[usable], log_value)
-
-    def _best(self, j: int, k: int, found: Candidates, log_f: FloatArray, last: float) -> tuple[float, list[Piece]]:
-        """Return the least work for a line up to |y| = last, and the piece.
-
         F (c - 1) at c is hardly less than the integral of |F| along the line: if it is large, digits are lost, and that
         has its price.
         """
-        lost = log_f[found.at] + self.log_gap[found.at] - self.log_delta - WELL
-        work = LEAST_WORK * np.exp(np.minimum(np.maximum(lost, 0.0), 40.0)) + self._size(last) * last / found.step
-        best = int(np.argmin(work))
-        c, left, right = (1.0 + float(self.gap[i[best]]) for i in (found.at, found.left, found.right))
-        below = self.ends[j] if j < k else None
-        piece = Piece((j, k), self.soft, below, self.ends[k], c, left, right, False, found.log_value)
-        return float(work[best]), [piece]
+        size, columns = len(self.ends), np.arange(self.gap.size)
+        at, left, right = np.zeros((3, size, size), dtype=np.intp)
+        offers = Offers(np.full((size, size), math.inf), at, left, right, np.zeros((size, size)))
+        lower, upper = np.triu_indices(size)
+        log_f = self.log_sum[lower, upper] - self._log_kernel(epsilon)  # (N, C)
+        at, least = log_f.argmin(axis=1), log_f.min(axis=1)
+        risen = log_f > least[:, None] + 0.5
+        low = np.where(risen & (columns < at[:, None]), columns, -1).max(axis=1)
+        high = np.where(risen & (columns > at[:, None]), columns, columns.size).min(axis=1)
+        usable = np.isfinite(least) & (at > 0) & (at < columns.size - 1)
+        low, high = np.where(low < 0, at, low), np.where(high == columns.size, at, high)
+        log_value = least + np.log(0.5 * (self.gap[high] - self.gap[low]) / 2.51 + 1e-300)
+        usable &= log_value < self.log_delta + WORST
+        lower, upper, log_f, log_value = lower[usable], upper[usable], log_f[usable], log_value[usable]
+        if not usable.any():
+            return offers
+        near = (log_f < least[usable, None] + 4.0) & (columns > 0) & (columns < columns.size - 1)
+        ends = near.argmax(axis=1), columns.size - 1 - near[:, ::-1].argmax(axis=1)
+        near = np.linspace(*ends, 10, axis=1).astype(int)  # (N, 10)
+        excess = log_f - self.log_delta + 32.0
+        room = (excess < MOST_EXCESS) * 2.0 * math.pi / np.maximum(excess, 1.0)
+        room = room[:, None, :] * (self.gap - self.gap[near][..., None])
+        left, right = room.argmin(axis=2), room.argmax(axis=2)
+        step = np.minimum(-room.min(axis=2), room.max(axis=2))
+        lost = np.take_along_axis(log_f, near, axis=1) + self.log_gap[near] - self.log_delta - WELL
+        last = np.empty(lower.size)
+        links = lower < upper
+        last[links] = self._last_of_links(lower[links], upper[links], log_value[links])
+        for i in np.flatnonzero(~links):
+            last[i] = self._last_of_start(int(upper[i]), int(near[i, 0]), float(step[i, 0]))
+        work = LEAST_WORK * np.exp(np.minimum(np.maximum(lost, 0.0), 40.0))
+        with np.errstate(divide="ignore", over="ignore"):
+            work += (self._size(last) * last)[:, None] / np.maximum(step, 0.0)
+        row = np.arange(lower.size), work.argmin(axis=1)
+        offers.work[lower, upper], offers.log_value[lower, upper] = work[row], log_value
+        for name, choice in (("at", near), ("left", left), ("right", right)):
+            getattr(offers, name)[lower, upper] = choice[row]
+        return offers
 
-    def _size(self, last: float) -> float:
-        """Return about how many scores a line up to |y| = last needs."""
-        spacing = 2.0 * math.pi / (2.0 * math.sqrt(20.0) / self.soft + last / self.s)
-        spacing = np.minimum(spacing, 2.0 * math.pi * 0.9 * math.pi * self.s / (50.0 + 3.0 * last))
-        return float(((self.ends[-1] + FARTHEST * self.soft) / spacing).sum())
+    def _last_of_links(self, lower: IntArray, upper: IntArray, log_value: FloatArray) -> FloatArray:
+        """Return about where the lines of links end, (N,)."""
+        ends = np.array(self.ends)[..., 0]  # (K, P)
+        soft, s, q = self.soft[:, 0], self.s[:, 0], self.q[:, 0]
+        height = np.minimum(0.9 * math.pi * s, 5.0 * soft)
+        turn = loss_turn(ends - 2.0 * soft, height / s, s, q)[lower]
+        log_need = 32.0 + np.maximum(log_value - self.log_delta, 0.0)[:, None] + 0.5 * (height / soft) ** 2
+        return np.where(ends[lower] < ends[upper], log_need / np.maximum(turn, 1e-300), 0.0).max(axis=1)
+
+    def _last_of_start(self, k: int, at: int, step: float) -> float:
+        """Return about where the line of law k ends; infinite if it hardly decays."""
+        law = (self.gain[at] + self.density) * ndtr((self.ends[k] - self.score) / self.soft)
+        law /= law.sum(axis=1, keepdims=True)
+        low, high = -1, DECADES.size  # of the ends of lines that are tried, the first one beyond which little is left
+        while high - low > 1:
+            middle = (low + high) // 2
+            last = float(DECADES[middle]) * step
+            with np.errstate(divide="ignore"):
+                decay = np.log(np.abs(np.einsum("pj,pj->p", law, np.exp(1j * last * self.loss)))) @ self.steps.steps
+            low, high = (low, middle) if decay - 0.5 * self.steps.gaussian * last**2 < -40.0 else (middle, high)
+        return 2.0 * step * float(DECADES[high]) if high < DECADES.size else math.inf
+
+    def _size(self, last: FloatArray) -> FloatArray:
+        """Return about how many scores lines up to |y| = last need, (N,)."""
+        soft, s = self.soft[:, 0], self.s[:, 0]
+        density = 2.0 * math.sqrt(20.0) / soft + last[:, None] / s
+        density = np.maximum(density, (50.0 + 3.0 * last[:, None]) / (0.9 * math.pi * s)) / (2.0 * math.pi)
+        return density @ (self.ends[-1][:, 0] + FARTHEST * soft)
 
 
 def router_for_delta(steps: Composition, delta: float, start: float) -> tuple[Router, float]:
