@@ -109,7 +109,7 @@ def loss_slope(
 
 
 def score_at_loss(loss: FloatArray | float, noise_multiplier: FloatArray, sample_rate: FloatArray) -> FloatArray:
-    """Return about the score u at which the privacy loss is `loss` > 0, up to 600; shapes as in `privacy_loss`."""
+    """Return about the score u at which the privacy loss is `loss`, between log(1 - q) and 600; broadcasts."""
     w = np.log(np.expm1(np.minimum(loss, 600.0)) / sample_rate + 1.0)
     return noise_multiplier * w + 0.5 / noise_multiplier
 

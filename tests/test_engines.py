@@ -12,6 +12,7 @@ from opacus_edgeworth.composition import compose
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.characteristic import _log1p
 from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon
+from opacus_edgeworth.inversion.engines import direction_delta, grid_or_none
 from opacus_edgeworth.inversion.exact import exact_delta
 from opacus_edgeworth.inversion.grid import expm1_minus, make_grid
 from opacus_edgeworth.inversion.law import Law, barrier_for, exact, law_for_tilt, softness
@@ -253,6 +254,31 @@ def test_a_gap_that_dwarfs_the_law_below_is_not_lost():
         delta = curve.delta(end)
         assert delta.lower <= 1.72e-14 * (1.0 + 1e-6)
         assert delta.upper >= 1.72e-14 * (1.0 - 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("history", "epsilon", "remove", "add"),
+    [
+        (
+            [(0.3805535985449262, 4.021149646618398e-05, 2)],
+            5.204337396165327e-06,
+            5.98239419498575e-05,
+            5.58475221953128e-05,
+        ),
+        ([(2.4146449320501184, 0.0004717238608390028, 64)], 4.6e-07, 6.50248195631221e-04, 6.50237699656582e-04),
+        ([(0.3, 1e-5, 50)], 2e-4, 2.87828812213425e-04, 1.47900550448229e-04),
+        ([(1.005, 6.53e-4, 4)], 5.9e-4, 4.03556262074032e-04, 2.69770073587138e-04),
+        ([(0.9, 1e-3, 3), (0.5, 1e-4, 5)], 1e-5, 9.41322837901884e-04, 9.38292727982905e-04),
+    ],
+)
+def test_rare_events_next_to_epsilon_zero(history, epsilon, remove, add):
+    """Regression: 0.3 to 0.9 wide before; the values are oracle.direction_delta(history, epsilon, direction)."""
+    steps = compose(history)
+    for direction, true in (("remove", remove), ("add", add)):
+        got = direction_delta(steps, grid_or_none(steps), epsilon, direction)
+        assert got.lower <= true * (1.0 + 2e-12)
+        assert got.upper >= true * (1.0 - 2e-12)
+        assert got.relative_width < 1e-9
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e-3, 0.4, 1.0, 30.0, 1e8, 1e16, 1e40, 1e200])

@@ -26,9 +26,12 @@ from opacus_edgeworth.inversion.link import chain_for_epsilon
 from opacus_edgeworth.inversion.root import invert_delta
 from opacus_edgeworth.inversion.route import FINE_LOSSES, LOSSES, Router, router_for_delta
 from opacus_edgeworth.inversion.saddle import LOG_CUT, SOFT_SHARE, rough_grid, saddle_for_delta
+from opacus_edgeworth.mechanisms import ULP
 
 NARROW = 1e-9
 """Relative width at which no further engine is asked."""
+NARROW_CHAIN = 1e-8
+"""The same for chains, which cost more."""
 LOG_RELATIVE_CUT = 35.0
 """How far below delta the mass that is cut off lies, in log."""
 QUICK_WORK = 3e7
@@ -36,6 +39,8 @@ QUICK_WORK = 3e7
 NEWTON_STEPS = 6
 CHERNOFF_FACTORS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.5, 4.0)
 """Tilts that are tried for the add direction: (c - 1) epsilon in units of 1 - log(delta)."""
+FEW_EVENTS = 100.0
+"""Up to this epsilon over delta a chain may be made for the add direction: digits are lost in that proportion."""
 LEAST_DELTA = 1e-250
 """Below it no chain is made: its tables would underflow."""
 
@@ -116,25 +121,38 @@ def direction_delta(steps: Composition, grid: Grid | None, epsilon: float, direc
         return exact_delta(steps, epsilon, direction)
     bounds = elementary_delta(steps, epsilon, direction)
     if direction == "remove" and bounds.upper > LEAST_DELTA:
-        bounds = _chain_delta(steps, epsilon, bounds)
+        # as a function of e^epsilon delta falls, but with a slope of -1 at most: good to know near epsilon = 0
+        at = max(epsilon, 1e-11 * bounds.lower)
+        more = (math.expm1(at) - math.expm1(epsilon)) * (1.0 + 1e-12) if at > epsilon else 0.0
+        found = _chain_delta(steps, at, bounds)
+        bounds = bounds.intersect(Bounds(found.lower, found.upper + more))
     if grid is not None and bounds.relative_width > NARROW:
         with suppress(OutOfReachError):  # what is known must do
             bounds = bounds.intersect(line_for_epsilon(grid, epsilon, direction).delta(epsilon))
+    if direction == "add" and bounds.relative_width > NARROW and epsilon < FEW_EVENTS * bounds.upper:
+        bounds = bounds.intersect(_add_delta_by_chain(steps, epsilon, bounds))
     return bounds
 
 
-def _chain_delta(steps: Composition, epsilon: float, known: Bounds) -> Bounds:
-    """Return bounds on delta in the remove direction by a chain, intersected with what is known."""
-    # as a function of e^epsilon delta falls, but with a slope of -1 at most: good to know near epsilon = 0
-    at = max(epsilon, 1e-11 * known.lower)
-    more = (math.expm1(at) - math.expm1(epsilon)) * (1.0 + 1e-12) if at > epsilon else 0.0
+def _add_delta_by_chain(steps: Composition, epsilon: float, known: Bounds) -> Bounds:
+    """Return bounds on delta in the add direction: 1 - e^epsilon (1 - delta of the remove direction at -epsilon)."""
+    growth, more = math.exp(epsilon), math.expm1(epsilon)
+    found = _chain_delta(
+        steps, -epsilon, Bounds((known.lower + more) / growth, min((known.upper + more) / growth, 1.0))
+    )
+    room = 8.0 * ULP * (found.upper * growth + more)
+    return Bounds(max(found.lower * growth - more - room, 0.0), min(max(found.upper * growth - more, 0.0) + room, 1.0))
+
+
+def _chain_delta(steps: Composition, at: float, known: Bounds) -> Bounds:
+    """Return bounds on delta in the remove direction by a chain, at an epsilon that is not 0."""
     with suppress(OutOfReachError):  # what is known must do
         log_delta = Router(steps, math.log(known.upper), at).log_value(at) + 0.5
         for losses in (LOSSES, FINE_LOSSES, FINE_LOSSES):  # barriers depend on the delta that there is
             router = Router(steps, min(log_delta, math.log(known.upper)), at, losses)
             found = chain_for_epsilon(router, at).delta(at)
-            known = known.intersect(Bounds(found.lower, found.upper + more))
-            if known.relative_width <= NARROW:
+            known = known.intersect(found)
+            if known.relative_width <= NARROW_CHAIN:
                 break
             log_delta = math.log(known.upper)
     return known

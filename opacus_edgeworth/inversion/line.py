@@ -319,7 +319,7 @@ def compose_upper(steps: Composition, log_mgf: FloatArray, c: FloatArray) -> Flo
 
 def log_chernoff(c: float, log_mgf: float, epsilon: float) -> float:
     """Return log of the bound kappa(c) e^{G(c) - (c - 1) epsilon} on delta, with room for its rounding."""
-    return log_kappa(c) + log_mgf - (c - 1.0) * epsilon + 1e-12 * (1.0 + abs(log_mgf) + c * epsilon)
+    return log_kappa(c) + log_mgf - (c - 1.0) * epsilon + 1e-12 * (1.0 + abs(log_mgf) + c * abs(epsilon))
 
 
 def chernoff_bound(grid: Grid, points: list[float], direction: Direction, epsilon: float) -> float:

@@ -35,9 +35,13 @@ WELL, WORST = 3.0, 14.0
 """By how much, in log, a piece may exceed delta at no price, and at all: so much accuracy is lost."""
 LOSSES = np.array([
     0.002, 0.005, 0.01, 0.02, 0.04, 0.07, 0.11, 0.16, 0.23, 0.32, 0.43, 0.56, 0.72, 0.9, 1.3, 2.0, 3.5, 7.0, 15.0, 50.0,
-    200.0,
+    200.0, 1e3, 5e3, 3e4, 2e5, 1e6, 1e7, 1e8,
 ])  # fmt: skip
-"""Losses at barriers, as multiples of epsilon."""
+"""Losses at barriers, as multiples of epsilon; those beyond the last barrier are left out."""
+LOWER_LOSSES = (0.98, 0.92, 0.8, 0.6, 0.35, 0.15, 0.05)
+"""Losses at further barriers where epsilon is less than delta, or negative: as shares of the least one, log(1 - q)."""
+LOWEST_SCORE = -1.0
+"""No barrier is lower: the law up to it would hardly be there."""
 FINE_LOSSES = np.sort(np.concatenate([LOSSES, np.geomspace(0.08, 2.8, 20)]))
 """More of them, for a second attempt."""
 LEAST_GAP, LARGEST_EXCESS, FINENESS = 1e-3, 700.0, 0.07
@@ -99,7 +103,10 @@ class Offers:
 
 
 class Router:
-    """Tables on the real line from which routes are read off: one composition, the remove direction, one delta."""
+    """Tables on the real line from which routes are read off: one composition, the remove direction, one delta.
+
+    Epsilon may be negative: `engines` asks for that on behalf of the add direction.
+    """
 
     def __init__(self, steps: Composition, log_delta: float, epsilon: float, losses: FloatArray = LOSSES) -> None:
         """Make the tables for about these values.
@@ -129,15 +136,18 @@ class Router:
         with np.errstate(divide="ignore"):
             large = np.exp(np.minimum(exponent + np.log(self.density), LARGEST_EXPONENT)) - self.density
         self.gain = np.where(exponent < 1.0, self.density * np.expm1(np.minimum(exponent, 1.0)), large)
-        self.ends = self._barriers(losses * scale, last)
+        levels = [np.full_like(self.q, loss) for loss in losses * scale]
+        if epsilon < scale:
+            levels = [share * np.log1p(-self.q) for share in LOWER_LOSSES] + levels
+        self.ends = self._barriers(levels, last)
         self.log_sum = self._log_sums(*self._powers())
 
     def log_value(self, epsilon: float) -> float:
         """Return about log of delta at epsilon, from the saddle points of the first law and of all gaps."""
         pairs = [self.log_sum[0, 0], *(self.log_sum[k, k + 1] for k in range(len(self.ends) - 1))]
-        log_f = np.array(pairs) - self._log_kernel(epsilon)
+        log_f = np.clip(np.array(pairs) - self._log_kernel(epsilon), -1e6, 1e6)
         at = np.clip(np.argmin(log_f, axis=1), 1, self.gap.size - 2)[:, None] + np.array([-1, 0, 1])
-        left, middle, right = np.minimum(np.take_along_axis(log_f, at, axis=1), 1e6).T
+        left, middle, right = np.take_along_axis(log_f, at, axis=1).T
         # in log(c - 1), in which the table is uniform
         curvature = np.maximum((left + right - 2.0 * middle) / FINENESS**2, 0.1)
         return float(np.logaddexp.reduce(middle + self.log_gap[at[:, 1]] - 0.5 * np.log(2.0 * math.pi * curvature)))
@@ -173,11 +183,11 @@ class Router:
         """Return log of c (c - 1) e^{(c - 1) epsilon} on the table, (C,)."""
         return self.gap * epsilon + self.log_gap + np.log1p(self.gap)
 
-    def _barriers(self, losses: FloatArray, last: FloatArray) -> list[FloatArray]:
+    def _barriers(self, losses: list[FloatArray], last: FloatArray) -> list[FloatArray]:
         """Return barriers at these losses, each in all phases at least W below the next one or equal to it."""
         ends = [last]
         for loss in losses[::-1]:
-            barrier = exact(score_at_loss(loss, self.s, self.q))
+            barrier = exact(np.maximum(score_at_loss(loss, self.s, self.q), LOWEST_SCORE))
             barrier = np.where(barrier > ends[0] - self.soft, ends[0], barrier)
             if np.any(barrier < ends[0]):
                 ends.insert(0, barrier)
