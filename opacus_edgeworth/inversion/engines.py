@@ -24,7 +24,7 @@ from opacus_edgeworth.inversion.line import (
 )
 from opacus_edgeworth.inversion.link import chain_for_epsilon
 from opacus_edgeworth.inversion.root import invert_delta
-from opacus_edgeworth.inversion.route import FINE_LOSSES, LOSSES, Router, router_for_delta
+from opacus_edgeworth.inversion.route import FINE_LOSSES, Router, router_for_delta, router_for_epsilon
 from opacus_edgeworth.inversion.saddle import LOG_CUT, SOFT_SHARE, rough_grid, saddle_for_delta
 from opacus_edgeworth.mechanisms import ULP
 
@@ -147,14 +147,12 @@ def _add_delta_by_chain(steps: Composition, epsilon: float, known: Bounds) -> Bo
 def _chain_delta(steps: Composition, at: float, known: Bounds) -> Bounds:
     """Return bounds on delta in the remove direction by a chain, at an epsilon that is not 0."""
     with suppress(OutOfReachError):  # what is known must do
-        log_delta = Router(steps, math.log(known.upper), at).log_value(at) + 0.5
-        for losses in (LOSSES, FINE_LOSSES, FINE_LOSSES):  # barriers depend on the delta that there is
-            router = Router(steps, min(log_delta, math.log(known.upper)), at, losses)
-            found = chain_for_epsilon(router, at).delta(at)
-            known = known.intersect(found)
+        router = router_for_epsilon(steps, at, math.log(known.upper))
+        for _ in range(3):
+            known = known.intersect(chain_for_epsilon(router, at).delta(at))
             if known.relative_width <= NARROW_CHAIN:
                 break
-            log_delta = math.log(known.upper)
+            router = Router(steps, math.log(known.upper), at, FINE_LOSSES)  # barriers depend on the delta that there is
     return known
 
 

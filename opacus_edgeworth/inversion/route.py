@@ -11,7 +11,7 @@ least work. Barriers lie at equal losses of all phases, in proportion to epsilon
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -40,8 +40,8 @@ LOSSES = np.array([
 """Losses at barriers, as multiples of epsilon; those beyond the last barrier are left out."""
 LOWER_LOSSES = (0.98, 0.92, 0.8, 0.6, 0.35, 0.15, 0.05)
 """Losses at further barriers where epsilon is less than delta, or negative: as shares of the least one, log(1 - q)."""
-LOWEST_SCORE = -1.0
-"""No barrier is lower: the law up to it would hardly be there."""
+LOWEST_SCORE, MOST_BEYOND = -1.0, 30.0
+"""The least score, and the most events beyond it, on average, of such a barrier: else the law up to it vanishes."""
 FINE_LOSSES = np.sort(np.concatenate([LOSSES, np.geomspace(0.08, 2.8, 20)]))
 """More of them, for a second attempt."""
 LEAST_GAP, LARGEST_EXCESS, FINENESS = 1e-3, 700.0, 0.07
@@ -51,6 +51,8 @@ MOST_EXCESS = 120.0
 MAX_TABLE = 4e7
 MAX_REVISIONS, LOWEST, HIGHEST, SMALLEST = 8, 1e-3, 3.0, 1e-3
 """How often tables are made anew for an epsilon, which lies between these multiples of the last one."""
+NEAR = 1.0
+"""How near to the delta that there is the one must be, in log, that tables are for."""
 DECADES = np.geomspace(1.0, 3e4, 24)
 """Ends of lines that are tried, in units of the distance of nodes."""
 SHARP_SHARE, BLUNT_SHARE, LARGE_LOSS = 0.18, 0.5, 5.0
@@ -136,7 +138,7 @@ class Router:
         with np.errstate(divide="ignore"):
             large = np.exp(np.minimum(exponent + np.log(self.density), LARGEST_EXPONENT)) - self.density
         self.gain = np.where(exponent < 1.0, self.density * np.expm1(np.minimum(exponent, 1.0)), large)
-        levels = [np.full_like(self.q, loss) for loss in losses * scale]
+        levels = [loss * np.ones_like(self.q) for loss in losses * scale]
         if epsilon < scale:
             levels = [share * np.log1p(-self.q) for share in LOWER_LOSSES] + levels
         self.ends = self._barriers(levels, last)
@@ -183,12 +185,15 @@ class Router:
         """Return log of c (c - 1) e^{(c - 1) epsilon} on the table, (C,)."""
         return self.gap * epsilon + self.log_gap + np.log1p(self.gap)
 
-    def _barriers(self, losses: list[FloatArray], last: FloatArray) -> list[FloatArray]:
+    def _barriers(self, losses: Sequence[FloatArray], last: FloatArray) -> list[FloatArray]:
         """Return barriers at these losses, each in all phases at least W below the next one or equal to it."""
         ends = [last]
         for loss in losses[::-1]:
-            barrier = exact(np.maximum(score_at_loss(loss, self.s, self.q), LOWEST_SCORE))
+            barrier = exact(score_at_loss(loss, self.s, self.q))
             barrier = np.where(barrier > ends[0] - self.soft, ends[0], barrier)
+            beyond = float(self.steps.steps @ ndtr(-barrier[:, 0]))
+            if np.any(loss < 0.0) and (beyond > MOST_BEYOND or float(barrier.min()) < LOWEST_SCORE):
+                break
             if np.any(barrier < ends[0]):
                 ends.insert(0, barrier)
         return ends
@@ -198,15 +203,17 @@ class Router:
         counts, gain = self.steps.steps, []
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             chi = ndtr((self.ends[0] - self.score) / self.soft)
-            phi = np.einsum("cpj,pj->cp", self.gain, chi) - ndtr(-self.ends[0][:, 0] / np.hypot(1.0, self.soft[:, 0]))
+            # the mass beyond barriers in closed form: the table's scores are too far apart for it where n is large
+            beyond = [ndtr(-end[:, 0] / np.hypot(1.0, self.soft[:, 0])) for end in self.ends]
+            phi = np.einsum("cpj,pj->cp", self.gain, chi) - beyond[0]
             power = (
                 np.log1p(np.where(phi < OVERFLOW, phi, math.inf)) @ counts
                 + 0.5 * self.steps.gaussian * (1.0 + self.gap) * self.gap
             )
-            for below, barrier in zip(self.ends[:-1], self.ends[1:], strict=True):
+            for k, (below, barrier) in enumerate(pairwise(self.ends)):
                 low, high = (self.score - below) / self.soft, (self.score - barrier) / self.soft
                 between = np.where(low + high > 0.0, ndtr(-high) - ndtr(-low), ndtr(low) - ndtr(high))
-                more = np.einsum("cpj,pj->cp", self.gain + self.density, between)
+                more = np.einsum("cpj,pj->cp", self.gain, between) + (beyond[k] - beyond[k + 1])
                 gain.append(np.log1p(np.where(more < OVERFLOW, more / (1.0 + phi), math.inf)) @ counts)
                 phi = phi + more
         return power, np.array(gain).reshape(-1, self.gap.size)
@@ -319,6 +326,21 @@ class Router:
         density = 2.0 * math.sqrt(20.0) / soft + last[:, None] / s
         density = np.maximum(density, (50.0 + 3.0 * last[:, None]) / (0.9 * math.pi * s)) / (2.0 * math.pi)
         return density @ (self.ends[-1][:, 0] + FARTHEST * soft)
+
+
+def router_for_epsilon(steps: Composition, epsilon: float, log_most: float) -> Router:
+    """Return tables for about the delta that there is at epsilon, whose log is at most `log_most`.
+
+    Raises:
+      OutOfReachError: they would be too large.
+    """
+    router = Router(steps, log_most, epsilon)
+    for _ in range(MAX_REVISIONS):
+        log_value = min(router.log_value(epsilon) + 0.5, log_most)
+        if abs(log_value - router.log_delta) < NEAR:
+            break
+        router = Router(steps, log_value, epsilon)
+    return router
 
 
 def router_for_delta(steps: Composition, delta: float, start: float) -> tuple[Router, float]:
