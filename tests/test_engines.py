@@ -10,6 +10,8 @@ from scipy.stats import norm
 from opacus_edgeworth import PrivacyCurve
 from opacus_edgeworth.composition import compose
 from opacus_edgeworth.errors import OutOfReachError
+from opacus_edgeworth.inversion.certain import certain_link
+from opacus_edgeworth.inversion.chain import chain_for_epsilon
 from opacus_edgeworth.inversion.characteristic import _log1p
 from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon
 from opacus_edgeworth.inversion.engines import direction_delta, grid_or_none
@@ -17,7 +19,7 @@ from opacus_edgeworth.inversion.exact import exact_delta
 from opacus_edgeworth.inversion.grid import expm1_minus, make_grid
 from opacus_edgeworth.inversion.law import Law, barrier_for, exact, law_for_tilt, softness
 from opacus_edgeworth.inversion.line import line_for_epsilon, make_lines
-from opacus_edgeworth.inversion.link import chain_for_epsilon, make_link
+from opacus_edgeworth.inversion.link import make_link
 from opacus_edgeworth.inversion.quadrature import tilted_steps
 from opacus_edgeworth.inversion.route import Piece, Router
 from opacus_edgeworth.inversion.saddle import rough_grid, saddle_for_epsilon
@@ -66,7 +68,7 @@ def test_a_law_is_the_sum_of_its_parts(history, epsilon, loss, share):
     c = saddle_for_epsilon(rough_grid(steps), epsilon, "remove")
     base = make_lines(make_grid(law_for_tilt(steps, c, soft, below), 0.0, c, 0.0), c, ("remove",), epsilon)[0]
     first = replace(base, cut_off=0.0).delta(epsilon)
-    piece = Piece((0, 1), soft, below, last, c, 1.0 + 0.5 * (c - 1.0), 1.0 + 1.5 * (c - 1.0), False, 0.0)
+    piece = Piece((0, 1), soft, below, last, c, 1.0 + 0.5 * (c - 1.0), 1.0 + 1.5 * (c - 1.0), "line", 0.0)
     second = make_link(steps, piece, epsilon, math.log(whole.upper)).delta(epsilon)
     assert first.lower + second.lower <= whole.upper
     assert first.upper + second.upper + law_for_tilt(steps, c, soft, last).cut_off() >= whole.lower
@@ -269,9 +271,11 @@ def test_a_gap_that_dwarfs_the_law_below_is_not_lost():
         ([(0.3, 1e-5, 50)], 2e-4, 2.87828812213425e-04, 1.47900550448229e-04),
         ([(1.005, 6.53e-4, 4)], 5.9e-4, 4.03556262074032e-04, 2.69770073587138e-04),
         ([(0.9, 1e-3, 3), (0.5, 1e-4, 5)], 1e-5, 9.41322837901884e-04, 9.38292727982905e-04),
+        ([(0.069, 2e-5, 2000)], 3.0, 3.921094515790856e-02, 0.0),  # nearly all of P's mass
+        ([(0.09, 1e-3, 20)], 12.0, 1.9809351503661466e-02, 0.0),
     ],
 )
-def test_rare_events_next_to_epsilon_zero(history, epsilon, remove, add):
+def test_rare_events_in_both_directions(history, epsilon, remove, add):
     """Regression: 0.3 to 0.9 wide before; the values are oracle.direction_delta(history, epsilon, direction)."""
     steps = compose(history)
     for direction, true in (("remove", remove), ("add", add)):
@@ -279,6 +283,37 @@ def test_rare_events_next_to_epsilon_zero(history, epsilon, remove, add):
         assert got.lower <= true * (1.0 + 2e-12)
         assert got.upper >= true * (1.0 - 2e-12)
         assert got.relative_width < 1e-9
+
+
+def test_a_link_without_a_line_holds_the_mass_between_its_barriers():
+    flint = pytest.importorskip("flint")
+    flint.ctx.prec = 300
+    steps = compose([(0.07, 1e-3, 20), (0.3, 0.2, 400), (0.1, 1e-6, 10_000_000)])
+    soft = softness(steps, 0.2)
+    ends = {0.07: (9.0, 16.0), 0.3: (3.5, 8.0), 0.1: (9.5, 11.0)}
+    below, barrier = (np.array([[ends[s][i]] for s in steps.noise_multiplier.tolist()]) for i in range(2))
+    got = certain_link(steps, soft, below, barrier)
+
+    def beyond(x: float) -> object:
+        return (flint.arb(x) / flint.arb(2).sqrt()).erfc() / 2
+
+    power, hidden = {}, {}
+    for name, ends in (("below", below), ("barrier", barrier)):
+        power[name], hidden[name] = flint.arb(1), flint.arb(1)
+        for s, q, n, w, u in zip(
+            steps.noise_multiplier, steps.sample_rate, steps.steps, soft[:, 0], ends[:, 0], strict=True
+        ):
+            wide = (1 + flint.arb(w) ** 2).sqrt()
+            of_q, of_p = beyond(flint.arb(u) / wide), beyond((flint.arb(u) - 1 / flint.arb(s)) / wide)
+            power[name] *= (1 - (1 - flint.arb(q)) * of_q - flint.arb(q) * of_p) ** int(n)
+            hidden[name] *= (1 - of_q) ** int(n)
+    mass, of_q = power["barrier"] - power["below"], hidden["barrier"] - hidden["below"]
+    assert got.mass.lower <= mass.lower()
+    assert got.mass.upper >= mass.upper()
+    assert got.mass.relative_width < 1e-10
+    assert got.hidden >= of_q.upper()
+    assert got.delta(3.0).upper == got.mass.upper
+    assert got.delta(3.0).lower <= mass.lower() - of_q.upper() * math.exp(3.0)
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e-3, 0.4, 1.0, 30.0, 1e8, 1e16, 1e40, 1e200])

@@ -10,6 +10,7 @@ from opacus_edgeworth._types import Direction
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
+from opacus_edgeworth.inversion.chain import chain_for_epsilon, router_for_delta, router_for_epsilon
 from opacus_edgeworth.inversion.elementary import distance_bound, elementary_delta, elementary_epsilon
 from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
 from opacus_edgeworth.inversion.grid import Grid, make_grid
@@ -22,9 +23,8 @@ from opacus_edgeworth.inversion.line import (
     line_for_epsilon,
     make_lines,
 )
-from opacus_edgeworth.inversion.link import chain_for_epsilon
 from opacus_edgeworth.inversion.root import invert_delta
-from opacus_edgeworth.inversion.route import FINE_LOSSES, Router, router_for_delta, router_for_epsilon
+from opacus_edgeworth.inversion.route import Router
 from opacus_edgeworth.inversion.saddle import LOG_CUT, SOFT_SHARE, rough_grid, saddle_for_delta
 from opacus_edgeworth.mechanisms import ULP
 
@@ -149,10 +149,12 @@ def _chain_delta(steps: Composition, at: float, known: Bounds) -> Bounds:
     with suppress(OutOfReachError):  # what is known must do
         router = router_for_epsilon(steps, at, math.log(known.upper))
         for _ in range(3):
-            known = known.intersect(chain_for_epsilon(router, at).delta(at))
+            with suppress(OutOfReachError):  # more barriers follow
+                known = known.intersect(chain_for_epsilon(router, at).delta(at))
             if known.relative_width <= NARROW_CHAIN:
                 break
-            router = Router(steps, math.log(known.upper), at, FINE_LOSSES)  # barriers depend on the delta that there is
+            # barriers depend on the delta that there is
+            router = Router(steps, min(router.log_delta, math.log(known.upper)), at, fine=True)
     return known
 
 
@@ -202,14 +204,15 @@ def _chain_epsilon(steps: Composition, delta: float, start: float, known: Bounds
         except OutOfReachError:  # led astray
             router, guess = router_for_delta(steps, delta, known.upper)
         for _ in range(2):
-            chain = chain_for_epsilon(router, guess)
-            if guess < delta and chain.delta(guess).upper + math.expm1(min(guess, 1.0)) * (1.0 + 1e-12) <= delta:
-                return Bounds(0.0, 0.0)  # since delta(0) is at most that
-            known = known.intersect(_invert(chain.delta, steps, delta, "remove", guess, 1.0 / guess))
-            if known.relative_width <= NARROW or known.lower == 0.0:
-                break
-            guess = known.upper  # once more, near the epsilon that was found, with more barriers
-            router = Router(steps, math.log(delta), guess, FINE_LOSSES)
+            with suppress(OutOfReachError):  # more barriers follow
+                chain = chain_for_epsilon(router, guess)
+                if guess < delta and chain.delta(guess).upper + math.expm1(min(guess, 1.0)) * (1.0 + 1e-12) <= delta:
+                    return Bounds(0.0, 0.0)  # since delta(0) is at most that
+                known = known.intersect(_invert(chain.delta, steps, delta, "remove", guess, 1.0 / guess))
+                if known.relative_width <= NARROW or known.lower == 0.0:
+                    break
+                guess = known.upper  # once more, near the epsilon that was found
+            router = Router(steps, math.log(delta), guess, fine=True)
     return known
 
 

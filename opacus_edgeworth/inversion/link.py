@@ -14,12 +14,10 @@ because its density is smooth (`truncation.Shifted`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 
 import numpy as np
 
 from opacus_edgeworth._types import FloatArray, IntArray
-from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.characteristic import Group, gap_cf
@@ -31,90 +29,17 @@ from opacus_edgeworth.inversion.line import (
     Line,
     compose_upper,
     last_node,
-    log_chernoff,
-    make_lines,
     node_distance,
     served,
 )
 from opacus_edgeworth.inversion.quadrature import log_mgf_upper, tilted_steps
-from opacus_edgeworth.inversion.route import Piece, Router
+from opacus_edgeworth.inversion.route import Piece
 from opacus_edgeworth.inversion.truncation import shifted_bound
 from opacus_edgeworth.mechanisms import ULP
 
 SHARES = (1.0, 0.7, 0.45, 0.25)
 """Points at which Chernoff bounds the aliases, as shares of the way to the piece's."""
 LARGEST_CHANGE = 600.0
-MAX_DETOURS = 24
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """Delta as the sum of lines and links.
-
-    Args:
-      lines: the line of the first law, unless that is negligible, and the links.
-      negligible: (c, upper bound on G(c)) of the first law, if it has no line.
-      left_out: what delta may have beyond the last barrier, and at the end of the first law.
-    """
-
-    lines: tuple[Line, ...]
-    negligible: tuple[float, float] | None
-    left_out: float
-
-    def delta(self, epsilon: float) -> Bounds:
-        """Return bounds on delta at any epsilon >= 0; sharp near the one that the chain was made for."""
-        parts = [line.delta(epsilon) for line in self.lines]
-        lower, upper = math.fsum(part.lower for part in parts), math.fsum(part.upper for part in parts)
-        upper += self.left_out
-        if self.negligible is not None:
-            upper += math.exp(min(log_chernoff(*self.negligible, epsilon), 700.0))
-        return Bounds(min(lower * (1.0 - 4.0 * ULP), 1.0), min(upper * (1.0 + 4.0 * ULP), 1.0))
-
-
-def chain_for_epsilon(router: Router, epsilon: float) -> Chain:
-    """Return a chain of lines for delta near epsilon > 0, in the remove direction.
-
-    Raises:
-      OutOfReachError: there is no affordable one.
-    """
-    steps = router.steps
-    lines: dict[tuple[int, int], Line] = {}
-    avoid: set[tuple[int, int]] = set()
-    for _ in range(MAX_DETOURS):
-        pieces = router.route(epsilon, avoid)
-        log_delta = float(np.logaddexp.reduce([piece.log_value for piece in pieces]))
-        piece = pieces[0]
-        try:
-            for piece in pieces:
-                if not piece.negligible and piece.ends not in lines:
-                    lines[piece.ends] = _make_line(steps, piece, epsilon, log_delta)
-        except OutOfReachError:
-            avoid.add(piece.ends)  # go another way
-            continue
-        return _chain(steps, pieces, lines)
-    raise OutOfReachError("too many detours")
-
-
-def _chain(steps: Composition, pieces: list[Piece], lines: dict[tuple[int, int], Line]) -> Chain:
-    """Return the chain of these pieces, whose lines are there."""
-    first = pieces[0]
-    law = law_for_tilt(steps, first.c, first.soft, first.barrier)
-    left_out = law_for_tilt(steps, 1.0, first.soft, pieces[-1].barrier).cut_off() + law.spill()
-    negligible = None
-    if first.negligible:
-        c = np.array([first.c])
-        log_mgf = log_mgf_upper(make_grid(law, 0.0, first.c, 0.0), c)
-        negligible = (first.c, float(compose_upper(steps, log_mgf, c)[0]))
-    return Chain(tuple(lines[piece.ends] for piece in pieces if not piece.negligible), negligible, left_out)
-
-
-def _make_line(steps: Composition, piece: Piece, epsilon: float, log_delta: float) -> Line:
-    """Return the line for a piece; the barrier of a first one takes nothing, since links follow."""
-    if piece.below is not None:
-        return make_link(steps, piece, epsilon, log_delta)
-    law = law_for_tilt(steps, piece.c, piece.soft, piece.barrier)
-    line = make_lines(make_grid(law, 0.0, piece.c, 0.0), piece.c, ("remove",), epsilon)[0]
-    return replace(line, cut_off=0.0)
 
 
 def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float) -> Line:

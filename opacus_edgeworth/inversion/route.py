@@ -14,16 +14,16 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import ndtr
 
-from opacus_edgeworth._types import FloatArray, IntArray
+from opacus_edgeworth._types import BoolArray, FloatArray, IntArray
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.grid import LOG_SQRT_2PI
-from opacus_edgeworth.inversion.law import FARTHEST, barrier_for, exact, softness
+from opacus_edgeworth.inversion.law import FARTHEST, Law, barrier_for, exact, softness
 from opacus_edgeworth.inversion.saddle import log_kappa
 from opacus_edgeworth.mechanisms import loss_turn, privacy_loss, score_at_loss
 
@@ -39,25 +39,24 @@ LOSSES = np.array([
 ])  # fmt: skip
 """Losses at barriers, as multiples of epsilon; those beyond the last barrier are left out."""
 LOWER_LOSSES = (0.98, 0.92, 0.8, 0.6, 0.35, 0.15, 0.05)
-"""Losses at further barriers where epsilon is less than delta, or negative: as shares of the least one, log(1 - q)."""
+"""Losses at further barriers, as shares of the least loss, log(1 - q): where all steps together hardly reveal less than
+epsilon, or where epsilon is less than delta, or negative."""
 LOWEST_SCORE, MOST_BEYOND = -1.0, 30.0
 """The least score, and the most events beyond it, on average, of such a barrier: else the law up to it vanishes."""
 FINE_LOSSES = np.sort(np.concatenate([LOSSES, np.geomspace(0.08, 2.8, 20)]))
-"""More of them, for a second attempt."""
+"""More of them."""
 LEAST_GAP, LARGEST_EXCESS, FINENESS = 1e-3, 700.0, 0.07
 """Tilts of the table: from c - 1 = LEAST_GAP to (c - 1) epsilon = LARGEST_EXCESS, FINENESS apart in log(c - 1)."""
 MOST_EXCESS = 120.0
 """How much, in log, F may exceed its target where Chernoff is to bound aliases: beyond, barriers hardly hold."""
 MAX_TABLE = 4e7
-MAX_REVISIONS, LOWEST, HIGHEST, SMALLEST = 8, 1e-3, 3.0, 1e-3
-"""How often tables are made anew for an epsilon, which lies between these multiples of the last one."""
-NEAR = 1.0
-"""How near to the delta that there is the one must be, in log, that tables are for."""
 DECADES = np.geomspace(1.0, 3e4, 24)
 """Ends of lines that are tried, in units of the distance of nodes."""
 SHARP_SHARE, BLUNT_SHARE, LARGE_LOSS = 0.18, 0.5, 5.0
 """Width of barriers, in u / s: sharp ones have their ends near, where e^{zL} turns less; for losses from LARGE_LOSS on,
 which grow as u / s, that is no advantage, and soft ones let the gap law's characteristic function fall faster."""
+LARGEST_RATE = 0.9
+"""Sample rate up to which masses beyond barriers are used."""
 LEAST_WORK = 2e5
 """What a piece costs at least, in products of nodes and scores."""
 LARGEST_EXPONENT, OVERFLOW = 690.0, 1e280
@@ -72,7 +71,7 @@ class Piece:
       ends: numbers of the two laws in the router's table, equal if there is no `below`.
       soft, below, barrier: (P, 1).
       c: where its line goes; `left` and `right` are points where Chernoff bounds the aliases well.
-      negligible: whether a Chernoff bound at c will do.
+      method: a Chernoff bound at c, a line, or no more than P's mass (see `certain`).
       log_value: about log of its delta.
     """
 
@@ -83,7 +82,7 @@ class Piece:
     c: float
     left: float
     right: float
-    negligible: bool
+    method: Literal["chernoff", "line", "certain"]
     log_value: float
 
 
@@ -95,6 +94,7 @@ class Offers:
       work: products of nodes and scores, infinite where there is no line.
       at, left, right: indices on the table of its c, and of points where Chernoff bounds the aliases best.
       log_value: about log of the integral.
+      certain: (K,), whether losses beyond law j are so large that what it gains is P's mass.
     """
 
     work: FloatArray
@@ -102,6 +102,7 @@ class Offers:
     left: IntArray
     right: IntArray
     log_value: FloatArray
+    certain: BoolArray
 
 
 class Router:
@@ -110,8 +111,8 @@ class Router:
     Epsilon may be negative: `engines` asks for that on behalf of the add direction.
     """
 
-    def __init__(self, steps: Composition, log_delta: float, epsilon: float, losses: FloatArray = LOSSES) -> None:
-        """Make the tables for about these values.
+    def __init__(self, steps: Composition, log_delta: float, epsilon: float, *, fine: bool = False) -> None:
+        """Make the tables for about these values; fine ones have more barriers, for a second attempt.
 
         Raises:
           OutOfReachError: they would be too large.
@@ -138,8 +139,8 @@ class Router:
         with np.errstate(divide="ignore"):
             large = np.exp(np.minimum(exponent + np.log(self.density), LARGEST_EXPONENT)) - self.density
         self.gain = np.where(exponent < 1.0, self.density * np.expm1(np.minimum(exponent, 1.0)), large)
-        levels = [loss * np.ones_like(self.q) for loss in losses * scale]
-        if epsilon < scale:
+        levels = [loss * np.ones_like(self.q) for loss in scale * (FINE_LOSSES if fine else LOSSES)]
+        if fine or epsilon < max(scale, float(steps.steps @ steps.sample_rate)):
             levels = [share * np.log1p(-self.q) for share in LOWER_LOSSES] + levels
         self.ends = self._barriers(levels, last)
         self.log_sum = self._log_sums(*self._powers())
@@ -164,6 +165,8 @@ class Router:
         offers = self._offers(epsilon)
         for ends in avoid:
             offers.work[ends] = math.inf
+        for j in np.flatnonzero(offers.certain):
+            offers.work[j, j + 1 :] = LEAST_WORK / 4.0
         total, before, negligible = np.full(size, math.inf), np.arange(size), {}
         for k in range(size):
             piece = self._negligible(k, epsilon)
@@ -244,13 +247,17 @@ class Router:
             return None
         at = int(small[0])  # a higher tilt asks for more of the barrier
         c = 1.0 + float(self.gap[at])
-        return Piece((k, k), self.soft, None, self.ends[k], c, c, c, True, float(bound[at]))
+        return Piece((k, k), self.soft, None, self.ends[k], c, c, c, "chernoff", float(bound[at]))
 
     def _piece(self, j: int, k: int, offers: Offers) -> Piece:
         """Return what was offered for two laws."""
-        c, left, right = (1.0 + float(self.gap[x[j, k]]) for x in (offers.at, offers.left, offers.right))
         below = self.ends[j] if j < k else None
-        return Piece((j, k), self.soft, below, self.ends[k], c, left, right, False, float(offers.log_value[j, k]))
+        if below is not None and offers.certain[j]:
+            mass = self._beyond(below)[1] - self._beyond(self.ends[k])[1]
+            log_value = min(math.log(max(mass, 1e-300)), 0.0)
+            return Piece((j, k), self.soft, below, self.ends[k], 1.0, 1.0, 1.0, "certain", log_value)
+        c, left, right = (1.0 + float(self.gap[x[j, k]]) for x in (offers.at, offers.left, offers.right))
+        return Piece((j, k), self.soft, below, self.ends[k], c, left, right, "line", float(offers.log_value[j, k]))
 
     def _offers(self, epsilon: float) -> Offers:
         """Return where on the table lines may be put, and what they cost.
@@ -261,7 +268,9 @@ class Router:
         """
         size, columns = len(self.ends), np.arange(self.gap.size)
         at, left, right = np.zeros((3, size, size), dtype=np.intp)
-        offers = Offers(np.full((size, size), math.inf), at, left, right, np.zeros((size, size)))
+        offers = Offers(
+            np.full((size, size), math.inf), at, left, right, np.full((size, size), -math.inf), self._certain(epsilon)
+        )
         lower, upper = np.triu_indices(size)
         log_f = self.log_sum[lower, upper] - self._log_kernel(epsilon)  # (N, C)
         at, least = log_f.argmin(axis=1), log_f.min(axis=1)
@@ -298,6 +307,16 @@ class Router:
             getattr(offers, name)[lower, upper] = choice[row]
         return offers
 
+    def _beyond(self, barrier: FloatArray) -> tuple[float, float]:
+        """Return about what a barrier takes from Q and from P, over all steps."""
+        of_q, of_p = Law(self.steps, barrier, None, barrier, self.soft).mass_lost()
+        return float(self.steps.steps @ of_q), float(self.steps.steps @ of_p)
+
+    def _certain(self, epsilon: float) -> BoolArray:
+        """Return of which laws all that lies beyond is so loud that Q's mass there is negligible, (K,)."""
+        beyond = np.log(np.array([self._beyond(end)[0] for end in self.ends]) + 1e-300)
+        return (beyond + epsilon < self.log_delta - NEGLIGIBLE) & (float(self.q.max()) < LARGEST_RATE)
+
     def _last_of_links(self, lower: IntArray, upper: IntArray, log_value: FloatArray) -> FloatArray:
         """Return about where the lines of links end, (N,)."""
         ends = np.array(self.ends)[..., 0]  # (K, P)
@@ -326,53 +345,3 @@ class Router:
         density = 2.0 * math.sqrt(20.0) / soft + last[:, None] / s
         density = np.maximum(density, (50.0 + 3.0 * last[:, None]) / (0.9 * math.pi * s)) / (2.0 * math.pi)
         return density @ (self.ends[-1][:, 0] + FARTHEST * soft)
-
-
-def router_for_epsilon(steps: Composition, epsilon: float, log_most: float) -> Router:
-    """Return tables for about the delta that there is at epsilon, whose log is at most `log_most`.
-
-    Raises:
-      OutOfReachError: they would be too large.
-    """
-    router = Router(steps, log_most, epsilon)
-    for _ in range(MAX_REVISIONS):
-        log_value = min(router.log_value(epsilon) + 0.5, log_most)
-        if abs(log_value - router.log_delta) < NEAR:
-            break
-        router = Router(steps, log_value, epsilon)
-    return router
-
-
-def router_for_delta(steps: Composition, delta: float, start: float) -> tuple[Router, float]:
-    """Return tables for about the epsilon at which `delta` is reached, and that epsilon; `start` is a first guess.
-
-    If delta(0) is less, the epsilon is SMALLEST times delta.
-
-    Raises:
-      OutOfReachError: none is found.
-    """
-    log_delta, epsilon = math.log(delta), start
-    for _ in range(MAX_REVISIONS):
-        router = Router(steps, log_delta, epsilon)
-        low, high = max(epsilon * LOWEST, SMALLEST * delta), epsilon * HIGHEST
-        if not router.log_value(low) > log_delta:
-            found = low
-        elif not router.log_value(high) < log_delta:
-            found = high
-        else:
-            found = _crossing(router, low, high)
-        if 0.7 < found / epsilon < 1.4 or found == SMALLEST * delta:
-            return router, found
-        epsilon = found
-    raise OutOfReachError("no epsilon")
-
-
-def _crossing(router: Router, low: float, high: float) -> float:
-    """Return about the epsilon between the two at which the router's delta is reached."""
-
-    def excess(log_epsilon: float) -> float:
-        return router.log_value(math.exp(log_epsilon)) - router.log_delta
-
-    root = brentq(excess, math.log(low), math.log(high), xtol=1e-3)
-    assert isinstance(root, float)
-    return math.exp(root)

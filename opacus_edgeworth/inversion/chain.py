@@ -1,0 +1,149 @@
+"""Chains: delta of rare events as the sum of a first law's, by a line or a Chernoff bound, and of links."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import brentq
+
+from opacus_edgeworth.bounds import Bounds
+from opacus_edgeworth.composition import Composition
+from opacus_edgeworth.errors import OutOfReachError
+from opacus_edgeworth.inversion.certain import Certain, certain_link
+from opacus_edgeworth.inversion.grid import make_grid
+from opacus_edgeworth.inversion.law import law_for_tilt
+from opacus_edgeworth.inversion.line import Line, compose_upper, log_chernoff, make_lines
+from opacus_edgeworth.inversion.link import make_link
+from opacus_edgeworth.inversion.quadrature import log_mgf_upper
+from opacus_edgeworth.inversion.route import Piece, Router
+from opacus_edgeworth.mechanisms import ULP
+
+MAX_DETOURS = 24
+MAX_REVISIONS, LOWEST, HIGHEST, SMALLEST = 8, 1e-3, 3.0, 1e-3
+"""How often tables are made anew for an epsilon, which lies between these multiples of the last one."""
+NEAR = 1.0
+"""How near to the delta that there is the one must be, in log, that tables are for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Delta as the sum of lines and links.
+
+    Args:
+      lines: the line of the first law, unless that is negligible, and the links.
+      negligible: (c, upper bound on G(c)) of the first law, if it has no line.
+      left_out: what delta may have beyond the last barrier, and at the end of the first law.
+    """
+
+    lines: tuple[Line | Certain, ...]
+    negligible: tuple[float, float] | None
+    left_out: float
+
+    def delta(self, epsilon: float) -> Bounds:
+        """Return bounds on delta at any real epsilon; sharp near the one that the chain was made for."""
+        parts = [line.delta(epsilon) for line in self.lines]
+        lower, upper = math.fsum(part.lower for part in parts), math.fsum(part.upper for part in parts)
+        upper += self.left_out
+        if self.negligible is not None:
+            upper += math.exp(min(log_chernoff(*self.negligible, epsilon), 700.0))
+        return Bounds(min(lower * (1.0 - 4.0 * ULP), 1.0), min(upper * (1.0 + 4.0 * ULP), 1.0))
+
+
+def chain_for_epsilon(router: Router, epsilon: float) -> Chain:
+    """Return a chain of lines for delta near an epsilon other than 0, in the remove direction.
+
+    Raises:
+      OutOfReachError: there is no affordable one.
+    """
+    steps = router.steps
+    lines: dict[tuple[int, int], Line | Certain] = {}
+    avoid: set[tuple[int, int]] = set()
+    for _ in range(MAX_DETOURS):
+        pieces = router.route(epsilon, avoid)
+        log_delta = float(np.logaddexp.reduce([piece.log_value for piece in pieces]))
+        piece = pieces[0]
+        try:
+            for piece in pieces:
+                if piece.method != "chernoff" and piece.ends not in lines:
+                    lines[piece.ends] = _make_line(steps, piece, epsilon, log_delta)
+        except OutOfReachError:
+            avoid.add(piece.ends)  # go another way
+            continue
+        return _chain(steps, pieces, lines)
+    raise OutOfReachError("too many detours")
+
+
+def _chain(steps: Composition, pieces: list[Piece], lines: dict[tuple[int, int], Line | Certain]) -> Chain:
+    """Return the chain of these pieces, whose lines are there."""
+    first = pieces[0]
+    law = law_for_tilt(steps, first.c, first.soft, first.barrier)
+    left_out = law_for_tilt(steps, 1.0, first.soft, pieces[-1].barrier).cut_off() + law.spill()
+    negligible = None
+    if first.method == "chernoff":
+        c = np.array([first.c])
+        log_mgf = log_mgf_upper(make_grid(law, 0.0, first.c, 0.0), c)
+        negligible = (first.c, float(compose_upper(steps, log_mgf, c)[0]))
+    return Chain(tuple(lines[piece.ends] for piece in pieces if piece.method != "chernoff"), negligible, left_out)
+
+
+def _make_line(steps: Composition, piece: Piece, epsilon: float, log_delta: float) -> Line | Certain:
+    """Return the line for a piece; the barrier of a first one takes nothing, since links follow."""
+    if piece.below is not None and piece.method == "certain":
+        return certain_link(steps, piece.soft, piece.below, piece.barrier)
+    if piece.below is not None:
+        return make_link(steps, piece, epsilon, log_delta)
+    law = law_for_tilt(steps, piece.c, piece.soft, piece.barrier)
+    line = make_lines(make_grid(law, 0.0, piece.c, 0.0), piece.c, ("remove",), epsilon)[0]
+    return replace(line, cut_off=0.0)
+
+
+def router_for_epsilon(steps: Composition, epsilon: float, log_most: float) -> Router:
+    """Return tables for about the delta that there is at epsilon, whose log is at most `log_most`.
+
+    Raises:
+      OutOfReachError: they would be too large.
+    """
+    router = Router(steps, log_most, epsilon)
+    for _ in range(MAX_REVISIONS):
+        log_value = min(router.log_value(epsilon) + 0.5, log_most)
+        if abs(log_value - router.log_delta) < NEAR:
+            break
+        router = Router(steps, log_value, epsilon)
+    return router
+
+
+def router_for_delta(steps: Composition, delta: float, start: float) -> tuple[Router, float]:
+    """Return tables for about the epsilon at which `delta` is reached, and that epsilon; `start` is a first guess.
+
+    If delta(0) is less, the epsilon is SMALLEST times delta.
+
+    Raises:
+      OutOfReachError: none is found.
+    """
+    log_delta, epsilon = math.log(delta), start
+    for _ in range(MAX_REVISIONS):
+        router = Router(steps, log_delta, epsilon)
+        low, high = max(epsilon * LOWEST, SMALLEST * delta), epsilon * HIGHEST
+        if not router.log_value(low) > log_delta:
+            found = low
+        elif not router.log_value(high) < log_delta:
+            found = high
+        else:
+            found = _crossing(router, low, high)
+        if 0.7 < found / epsilon < 1.4 or found == SMALLEST * delta:
+            return router, found
+        epsilon = found
+    raise OutOfReachError("no epsilon")
+
+
+def _crossing(router: Router, low: float, high: float) -> float:
+    """Return about the epsilon between the two at which the router's delta is reached."""
+
+    def excess(log_epsilon: float) -> float:
+        return router.log_value(math.exp(log_epsilon)) - router.log_delta
+
+    root = brentq(excess, math.log(low), math.log(high), xtol=1e-3)
+    assert isinstance(root, float)
+    return math.exp(root)
