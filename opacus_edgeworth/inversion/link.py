@@ -169,6 +169,7 @@ def _chernoff_points(
         for group in groups:
             log_mgf[:, group.where] = log_mgf_upper(group.tilted.grid, c)
     both = np.logaddexp(base, gap) + 4.0 * ULP
-    share = np.logaddexp.reduce(np.log(steps.steps) + gap - both, axis=1) + 1e-12
-    bound = compose_upper(steps, both, c) + np.minimum(share, 0.0)
+    with np.errstate(invalid="ignore"):  # nothing is known where both are infinite
+        share = np.logaddexp.reduce(np.log(steps.steps) + gap - both, axis=1) + 1e-12
+    bound = compose_upper(steps, both, c) + np.where(share < 0.0, share, 0.0)
     return list(zip(points, bound.tolist(), strict=True))

@@ -38,10 +38,10 @@ LOSSES = np.array([
     200.0, 1e3, 5e3, 3e4, 2e5, 1e6, 1e7, 1e8,
 ])  # fmt: skip
 """Losses at barriers, as multiples of epsilon; those beyond the last barrier are left out."""
-LOWER_LOSSES = (0.98, 0.92, 0.8, 0.6, 0.35, 0.15, 0.05)
+LOWER_LOSSES = (0.995, 0.98, 0.92, 0.8, 0.6, 0.35, 0.15, 0.05)
 """Losses at further barriers, as shares of the least loss, log(1 - q): where all steps together hardly reveal less than
 epsilon, or where epsilon is less than delta, or negative."""
-LOWEST_SCORE, MOST_BEYOND = -1.0, 30.0
+LOWEST_SCORE, MOST_BEYOND = -2.5, 30.0
 """The least score, and the most events beyond it, on average, of such a barrier: else the law up to it vanishes."""
 FINE_LOSSES = np.sort(np.concatenate([LOSSES, np.geomspace(0.08, 2.8, 20)]))
 """More of them."""
@@ -204,22 +204,25 @@ class Router:
     def _powers(self) -> tuple[FloatArray, FloatArray]:
         """Return G of the first law, (C,), and what G gains from each law to the next, (K - 1, C)."""
         counts, gain = self.steps.steps, []
+        # masses in closed form: the table's scores are too far apart for them where n is large
+        beyond = [ndtr(-end[:, 0] / np.hypot(1.0, self.soft[:, 0])) for end in self.ends]
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            chi = ndtr((self.ends[0] - self.score) / self.soft)
-            # the mass beyond barriers in closed form: the table's scores are too far apart for it where n is large
-            beyond = [ndtr(-end[:, 0] / np.hypot(1.0, self.soft[:, 0])) for end in self.ends]
-            phi = np.einsum("cpj,pj->cp", self.gain, chi) - beyond[0]
-            power = (
-                np.log1p(np.where(phi < OVERFLOW, phi, math.inf)) @ counts
-                + 0.5 * self.steps.gaussian * (1.0 + self.gap) * self.gap
-            )
+            phi = self._moment(ndtr((self.ends[0] - self.score) / self.soft), 1.0 - beyond[0])
+            power = np.log(phi) @ counts + 0.5 * self.steps.gaussian * (1.0 + self.gap) * self.gap
             for k, (below, barrier) in enumerate(pairwise(self.ends)):
                 low, high = (self.score - below) / self.soft, (self.score - barrier) / self.soft
                 between = np.where(low + high > 0.0, ndtr(-high) - ndtr(-low), ndtr(low) - ndtr(high))
-                more = np.einsum("cpj,pj->cp", self.gain, between) + (beyond[k] - beyond[k + 1])
-                gain.append(np.log1p(np.where(more < OVERFLOW, more / (1.0 + phi), math.inf)) @ counts)
+                more = self._moment(between, beyond[k] - beyond[k + 1])
+                gain.append(np.log1p(more / phi) @ counts)
                 phi = phi + more
         return power, np.array(gain).reshape(-1, self.gap.size)
+
+    def _moment(self, chi: FloatArray, mass: FloatArray) -> FloatArray:
+        """Return E_Q[chi e^{cL}], (C, P), given E_Q[chi], (P,)."""
+        seen = (self.density * chi).sum(axis=1)
+        moment = np.einsum("cpj,pj->cp", self.gain + self.density, chi)
+        moment *= np.where(seen > 1e-290, mass / np.maximum(seen, 1e-300), 1.0)
+        return np.where(moment < OVERFLOW, moment, math.inf)
 
     def _log_sums(self, below: FloatArray, change: FloatArray) -> FloatArray:
         """Return log of e^G of law k at [k, k] and of the difference of laws j < k at [j, k], (K, K, C).
