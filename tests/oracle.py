@@ -86,47 +86,24 @@ def judge(
     history: History, epsilon: float, time_limit: float = math.inf, steepest: float = STEEPEST
 ) -> tuple[arb, float]:
     """Return the larger of the two directions' delta, by closed forms where there are any, and its relative error."""
-    return judge_both(history, epsilon, epsilon, time_limit, steepest)[0]
-
-
-def judge_both(
-    history: History, epsilon: float, nearby: float, time_limit: float = math.inf, steepest: float = STEEPEST
-) -> tuple[tuple[arb, float], arb]:
-    """Return what `judge` returns, and delta at another epsilon next to it in the direction that is larger here.
-
-    The latter comes from the same path at the same level, and so shares the relative error.
-    """
     # at epsilon = 0 both directions are the total variation distance, and the add direction is the cheaper one
     direction = "remove" if epsilon > 0 else "add"
-    found = _with_plan(history, epsilon, direction, time_limit, steepest)
-    if direction == "remove" and chernoff(history, epsilon, "add") >= float(found[2].mid()):
-        add = _with_plan(history, epsilon, "add", time_limit, steepest)
-        if add[2].mid() > found[2].mid():
-            direction, found = "add", add
-    plan, level, value, error = found
-    if nearby == epsilon:
-        return (value, error), value
-    if plan is None or abs(nearby - epsilon) > 1e-3 * epsilon:
-        return (value, error), direction_delta(history, nearby, direction, time_limit, steepest)[0]
-    plan.problem.epsilon = nearby
-    return (value, error), _value(plan, level, time.process_time() + time_limit)
-
-
-def _with_plan(
-    history: History, epsilon: float, direction: str, time_limit: float, steepest: float
-) -> tuple[Plan | None, int, arb, float]:
-    """Return one direction's plan (none for closed forms), level, delta and relative error."""
-    exact = exact_delta(history, epsilon, direction)
-    if exact is not None:
-        return None, 0, exact, 0.0
-    return _converged(history, epsilon, direction, AGREEMENT, time_limit, steepest)
+    value, error = direction_delta(history, epsilon, direction, time_limit, steepest)
+    if direction == "remove" and chernoff(history, epsilon, "add") >= float(value.mid()):
+        other, other_error = direction_delta(history, epsilon, "add", time_limit, steepest)
+        if other.mid() > value.mid():
+            return other, other_error
+    return value, error
 
 
 def direction_delta(
-    history: History, epsilon: float, direction: str, time_limit: float, steepest: float = STEEPEST
+    history: History, epsilon: float, direction: str, time_limit: float = math.inf, steepest: float = STEEPEST
 ) -> tuple[arb, float]:
     """Return one direction's delta, by a closed form if there is one, and its relative error."""
-    return _with_plan(history, epsilon, direction, time_limit, steepest)[2:]
+    exact = exact_delta(history, epsilon, direction)
+    if exact is not None:
+        return exact, 0.0
+    return delta(history, epsilon, direction, time_limit=time_limit, steepest=steepest)
 
 
 @np.errstate(all="ignore")
@@ -165,21 +142,13 @@ def delta(
       ArithmeticError: two levels did not agree to WORST.
       TimeoutError: there was no time for two levels.
     """
-    _, _, value, error = _converged(history, epsilon, direction, agreement, time_limit, steepest)
-    return value, error
-
-
-def _converged(
-    history: History, epsilon: float, direction: str, agreement: float, time_limit: float, steepest: float
-) -> tuple[Plan | None, int, arb, float]:
-    """Return the plan (none is needed where delta is 0), the last level, its delta and the relative error."""
     if direction == "add" and all(q < 1 for _, q, n in history if n > 0):
         limit = -math.fsum(n * math.log1p(-q) for _, q, n in history)
         if epsilon >= limit * (1 + 1e-12):
-            return None, 0, arb(0), 0.0
+            return arb(0), 0.0
     deadline = time.process_time() + time_limit
     plan, previous = _first_level(history, epsilon, direction, deadline, steepest)
-    error, last = math.inf, 0
+    error = math.inf
     for level in range(1, LEVELS):
         try:
             value = _value(plan, level, deadline)
@@ -188,12 +157,11 @@ def _converged(
         difference = abs(float((value / previous).mid()) - 1)
         cut = float((arb(plan.log_cut).exp() / abs(value)).mid())
         error, previous = DOUBT * difference + LEAST_DOUBT + cut, value
-        last = level
         if difference < agreement:
             break
     if error > WORST:
         raise ArithmeticError(f"{history}, {epsilon}, {direction}: levels agree to {error:g} only")
-    return plan, last, previous, error
+    return previous, error
 
 
 def _first_level(
