@@ -22,7 +22,9 @@ import time
 import numpy as np
 from flint import acb, arb, ctx
 from oracle_laws import STEEPEST, History, Law, Problem, barriers_for_mass
-from oracle_plan import NODES, Line, Part, Path, Plan, node_lines, plan_parts
+from oracle_panels import NODES
+from oracle_paths import Path
+from oracle_plan import Line, Part, Plan, node_lines, plan_parts
 
 BITS = 128
 AGREEMENT = 3e-12

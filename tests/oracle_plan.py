@@ -16,8 +16,6 @@ import numpy as np
 from oracle_laws import (
     FALL,
     FINE_SHARES,
-    LOW_SHARES,
-    ROUGH_SHARES,
     SHIFTS,
     STEEPEST,
     Barrier,
@@ -28,38 +26,15 @@ from oracle_laws import (
     barriers_for_mass,
     softness,
 )
+from oracle_panels import lay_panels
+from oracle_paths import Path, Route, choose_routes
 
-MOST_PANELS = 300
-"""Panels beyond which none is halved."""
-NODES = 16
-"""Gauss-Legendre nodes per panel that panels are laid out for."""
 CHEAP = 2500.0
 """Nodes up to which no lower barriers are tried."""
 NEGLIGIBLE = 60.0
 """How far below the others, in log, a part is left out."""
 WELL = 16.0
 """Cancellation, in log, with which one is content."""
-RISE = 9.0
-"""How far F may rise again, in log."""
-CLIFF = 15.0
-"""How much F may change, in log, over an eighth of a unit of t."""
-
-
-@dataclass(frozen=True)
-class Path:
-    """Where zeta runs."""
-
-    start: float
-    slope: float
-    onset: float
-    scale: float
-
-    def zeta(self, t: Real) -> tuple[Complex, Complex]:
-        """Return zeta and its derivative by t."""
-        y = self.scale * np.sinh(t)
-        root = np.sqrt(y * y + self.onset**2)
-        x = self.start + self.slope * (root - self.onset)
-        return x + 1j * y, (self.slope * y / root + 1j) * self.scale * np.cosh(t)
 
 
 @dataclass(frozen=True)
@@ -80,192 +55,6 @@ class Part:
     path: Path
     panels: tuple[tuple[float, float], ...]
     log_size: float
-
-
-@dataclass(frozen=True)
-class Route:
-    """A path before panels are laid on it: its end in t, log F at its start, about its number of nodes."""
-
-    path: Path
-    end: float
-    peak: float
-    cost: float
-
-
-def choose_routes(problem: Problem, index: int) -> list[Route]:
-    """Return the cheapest paths of those tried, best first.
-
-    Raises:
-      ArithmeticError: none ends.
-    """
-    start, width, peak = problem.saddle(index)
-    slopes = [*np.geomspace(problem.steepest, 1e-3 * problem.steepest, 13), 0.0]
-    while slopes:
-        found: list[Route] = []
-        for slope in slopes:
-            for onset in (2.0, 8.0) if slope > 0 else (2.0,):
-                most = 4.0 * min((route.cost for route in found), default=2000.0)
-                path = Path(start, float(slope), onset * width, width)
-                cost, end = _path_cost(problem, index, path, peak, most)
-                if math.isfinite(cost):
-                    found.append(Route(path, end, peak, cost))
-        found.sort(key=lambda route: route.cost)
-        good = [route for route in found[:8] if _has_room(problem, index, route)]
-        if good or not found:
-            break
-        slopes = [slope for slope in slopes if slope < min(route.path.slope for route in found[:8])]
-    else:
-        good = []
-    if not good:
-        raise ArithmeticError("no path ends")
-    return good
-
-
-def _has_room(problem: Problem, index: int, route: Route) -> bool:
-    """Return whether a steeper and a shifted path would do as well (levels vary both), and nothing comes after the end.
-
-    What comes after the end is looked for straight above it, step by step while F may recur, as it does with the
-    period of a loud step's loss, and then ever farther.
-    """
-    old = route.path
-    path = Path(old.start + 0.2 * old.scale, 1.12 * old.slope, old.onset, old.scale)
-    if not math.isfinite(_path_cost(problem, index, path, route.peak, 3 * route.cost)[0]):
-        return False
-    end = complex(old.zeta(np.array([route.end]))[0][0])
-    recurring = end.imag + 0.7 * old.scale * np.arange(1, 801)
-    above = np.concatenate([recurring, recurring[-1] * 1.15 ** np.arange(1, 161)])
-    for y in np.array_split(above, 30):
-        # the lowest line aliases where y is large, and the others meet narrow barriers: what is real is on both
-        both = [
-            problem.log_integrand(end.real + 1j * y, index, shares).real for shares in (LOW_SHARES, ROUGH_SHARES[1:])
-        ]
-        value = np.fmin(*both) + np.log(y)
-        if not (value < route.peak + math.log(old.scale) - problem.fall + 6.0).all():
-            return False
-    return True
-
-
-def _path_cost(problem: Problem, index: int, path: Path, peak: float, most: float) -> tuple[float, float]:
-    """Return about the number of nodes until the integrand has vanished, and that end; infinite beyond `most`."""
-    cost, width, block = 0.0, 0.125, 8
-    top = peak + math.log(path.scale)
-    last, floor = 0j, top
-    for k in range(0, 400, block):
-        t = width * np.arange(k, k + block + 3)
-        zeta, slope = path.zeta(t)
-        value = problem.log_integrand(zeta, index, ROUGH_SHARES) + np.log(slope)
-        dead = value.real < top - problem.fall
-        over = np.convolve(dead, [1, 1, 1, 1], "valid") == 4
-        count = int(over.argmax()) if over.any() else block  # what comes after that is of no interest
-        height = np.concatenate([[floor], value.real[: count + 1]])
-        rough = (abs(np.diff(height)) > CLIFF) & (height[:-1] > top - problem.fall)
-        if (
-            rough.any() or not (height < np.minimum.accumulate(height) + RISE).all()
-        ):  # nothing is known beyond mountains
-            return math.inf, math.inf
-        floor = float(height.min())
-        moved = np.diff(np.concatenate([[last if k else value[0]], value[:count]]))
-        turn = np.minimum(abs(moved.imag), 60.0)  # too large where a logarithm jumps, which is rare
-        cost += 6 * width * count + float(np.sum(turn + np.minimum(abs(moved.real), 20)))
-        if cost >= most:
-            break
-        if over.any():
-            return cost, float(t[count])
-        last = value[block - 1]
-    return math.inf, math.inf
-
-
-_ABSCISSA, _WEIGHT = np.polynomial.legendre.leggauss(NODES)
-_TAIL = np.array([np.polynomial.legendre.Legendre.basis(k)(_ABSCISSA) * (k + 0.5) * _WEIGHT for k in range(8, 16)])
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """A panel in t, its share of the integral, the last Legendre coefficients, the largest value and its rounding.
-
-    Coefficients, those before and the largest value are times half the length; rounding is relative to that value.
-    """
-
-    start: float
-    end: float
-    value: complex
-    before: float
-    tail: float
-    size: float
-    blur: float
-
-    @property
-    def error(self) -> float:
-        """About the error of the rule, exact for twice as many coefficients as are known; they may level off."""
-        return self.tail * max(min(1.0, self.tail / max(self.before, 1e-300)) ** 3, self.tail / max(self.size, 1e-300))
-
-    @property
-    def halves(self) -> list[tuple[float, float]]:
-        """The ends of its halves."""
-        middle = 0.5 * (self.start + self.end)
-        return [(self.start, middle), (middle, self.end)]
-
-
-def lay_panels(problem: Problem, index: int, route: Route) -> tuple[list[tuple[float, float]], complex, float]:
-    """Return the panels in t, the integral over e^peak, and the largest modulus times the length it acts on.
-
-    A panel stays whole if its coefficients fall and its halves together say the same as it does.
-    """
-    problem.fine = 1
-    count = max(2, math.ceil(route.end / 1.5))
-    pending = _measured(
-        problem, index, route, [(route.end * k / count, route.end * (k + 1) / count) for k in range(count)]
-    )
-    done: list[tuple[_Panel, _Panel, _Panel]] = []
-    while pending:
-        parts = _measured(problem, index, route, [half for panel in pending for half in panel.halves])
-        done += zip(pending, parts[::2], parts[1::2], strict=True)
-        total = sum(left.value + right.value for _, left, right in done)
-        largest = max(panel.size for panel, *_ in done)
-        limit = max(3e-13 * abs(total.imag), 1e-18 * largest)  # a first total may be far too large: look at all again
-        poor = [item for item in done if not _is_resolved(*item, limit)]
-        done = [item for item in done if item not in poor]
-        pending = [half for _, left, right in poor for half in (left, right)]
-        if len(done) + len(pending) > MOST_PANELS:  # the levels will tell whether that does
-            break
-    panels = [(panel.start, panel.end) for panel in pending]
-    for panel, *_ in done:  # where rounding hides the differences, one more halving makes up for it
-        panels += panel.halves if panel.blur * panel.size > 1e3 * limit else [(panel.start, panel.end)]
-    return sorted(panels), total, largest
-
-
-def _is_resolved(panel: _Panel, left: _Panel, right: _Panel, limit: float) -> bool:
-    """Return whether a panel's error is about the limit or hidden by rounding."""
-    if panel.end - panel.start <= 2e-3:
-        return True
-    rounding = panel.blur * panel.size
-    falling = panel.tail <= rounding or panel.error <= limit
-    return falling and abs(panel.value - left.value - right.value) <= max(10 * limit, 4 * rounding)
-
-
-def _measured(problem: Problem, index: int, route: Route, ends: list[tuple[float, float]]) -> list[_Panel]:
-    """Return panels with what is to be known of them.
-
-    Raises:
-      ArithmeticError: the integrand rises far above its start.
-    """
-    t = np.concatenate([0.5 * (a + b) + 0.5 * (b - a) * _ABSCISSA for a, b in ends])
-    zeta, slope = route.path.zeta(t)
-    pieces = np.array_split(zeta, math.ceil(zeta.size / 64))
-    value = np.concatenate([problem.log_integrand(piece, index, FINE_SHARES) for piece in pieces])
-    phase = abs(value.imag).reshape(-1, NODES).max(1)
-    value = (np.exp(value - route.peak) * slope).reshape(-1, NODES)
-    if not abs(value).max() < math.exp(RISE + 3) * route.path.scale:
-        raise ArithmeticError("mountains")
-    blur = 1e-13 + 4e-16 * phase + problem.rounding(zeta.reshape(-1, NODES)[:, NODES // 2], index)
-    half = np.array([0.5 * (b - a) for a, b in ends])
-    sums, sizes = half * (value * _WEIGHT).sum(1), half * abs(value).max(1)
-    tails = half[:, None] * abs(np.einsum("ij,kj->ik", value, _TAIL))
-    before, after = tails[:, :4].max(1), tails[:, 4:].max(1)
-    return [
-        _Panel(*end, complex(total), *map(float, rest))
-        for end, total, *rest in zip(ends, sums, before, after, sizes, blur, strict=True)
-    ]
 
 
 def inner_lines(problem: Problem, law: int, zeta: Complex, barrier: int, log_abs_tol: Real) -> list[Line]:
