@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from opacus_edgeworth._types import FloatArray
+from opacus_edgeworth._types import FloatArray, IntArray
 from opacus_edgeworth._validate import as_steps
 from opacus_edgeworth.errors import InvalidParameterError
 from opacus_edgeworth.mechanisms import ULP, Gaussian, PoissonSubsampledGaussian
@@ -45,6 +45,15 @@ class Composition:
     def is_empty(self) -> bool:
         """Whether nothing was revealed: no steps, or sample_rate 0 throughout."""
         return self.phases == 0 and self.gaussian == 0.0 and self.log_hidden == 0.0
+
+    def select(self, where: IntArray) -> Composition:
+        """Return the composition of these subsampled phases and of all other steps."""
+        return replace(
+            self,
+            noise_multiplier=self.noise_multiplier[where],
+            sample_rate=self.sample_rate[where],
+            steps=self.steps[where],
+        )
 
     def add_direction_limit(self) -> float:
         """Return a lower end of the epsilon at and above which delta is exactly 0 in the add direction.

@@ -285,6 +285,30 @@ def test_rare_events_in_both_directions(history, epsilon, remove, add):
         assert got.relative_width < 1e-9
 
 
+@pytest.mark.parametrize(
+    ("history", "epsilon", "exact_delta"),
+    [
+        # the law beyond a barrier undoes the sharp edge of the one below it: known to 1e-3 before
+        ([(0.07860968572560845, 0.15141787098756768, 3)], 352.07169252647446, 2.5030209251530534e-10),
+        # in the add direction two phases hardly reveal anything, but kept a line out of reach: known to 10 % before
+        (
+            [
+                (5.497312052246083, 1.4015758288249737e-07, 58),
+                (0.09882966868021306, 1.0144258722032801e-05, 1),
+                (3.7734055818368937, 0.04040640851859174, 15678),
+            ],
+            6.459803162702506,
+            1.65584174105629e-05,
+        ),
+    ],
+)
+def test_regimes_that_a_campaign_found_wide(history, epsilon, exact_delta):
+    got = PrivacyCurve(history).delta(epsilon)
+    assert got.lower <= exact_delta * (1.0 + 2e-12)
+    assert got.upper >= exact_delta * (1.0 - 2e-12)
+    assert got.relative_width < 1e-9
+
+
 def test_a_link_without_a_line_holds_the_mass_between_its_barriers():
     flint = pytest.importorskip("flint")
     flint.ctx.prec = 300

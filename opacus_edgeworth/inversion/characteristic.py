@@ -63,7 +63,8 @@ def gap_cf(
     r"""Return (prod (phi + gap)^n - prod phi^n) / prod phi(t)^n at y_k, (nodes,), and a bound on its error.
 
     With D = sum n log(1 + gap / phi) that is e^{log prod (phi / phi(t))^n} expm1(D), and
-    |e^{D'} - e^D| <= e^{Re D} expm1 |D' - D|. Where nothing is known of phi, both powers are bounded by their moduli.
+    |e^{D'} - e^D| <= e^{Re D} expm1 |D' - D|: accurate where the gap is small. Where phi is not known, or gap undoes
+    it (a barrier's edge is sharp, the law beyond it is not), the two products by themselves are.
 
     Args:
       steps: the composition.
@@ -74,32 +75,33 @@ def gap_cf(
     """
     y = step * np.arange(nodes)
     total, error = (row[0] for row in _gaussian(steps, bases[0].tilted.tilt, y))
-    log_low, log_high = total.real.copy(), total.real.copy()
+    whole, whole_error = total, error
     d, d_error = np.zeros(nodes, dtype=np.complex128), np.zeros(nodes)
-    size, d_size = 0.0, 0.0
+    size, whole_size, d_size = 0.0, 0.0, 0.0
     added = {phase.index: phase for group in gaps for phase in _phases(group, step, nodes)}
     for group in bases:
         for base in _phases(group, step, nodes):
             count = steps.steps[base.index]
             log_phi, log_error = _log_power(base.x, base.wrong, count)
             total, error, size = total + log_phi, error + log_error, size + np.abs(log_phi)
-            most = np.abs(1.0 + base.x) + base.wrong + 4.0 * ULP
-            log_low += count * np.log(most)
             gap = added.get(base.index)
             if gap is not None:
-                log_ratio, ratio_error, largest = _log_ratio(base, gap, count)
+                log_ratio, ratio_error = _log_ratio(base, gap, count)
                 d, d_error, d_size = d + log_ratio, d_error + ratio_error, d_size + np.abs(log_ratio)
-                most = most + largest
-            log_high += count * np.log(most)
-    error = error + ULP * (steps.phases + 4) * size + 4.0 * ULP * np.abs(total)
-    d_error = d_error + ULP * (steps.phases + 8) * d_size
+                log_phi, log_error = _log_sum_power(base, gap, count)
+            whole, whole_error, whole_size = whole + log_phi, whole_error + log_error, whole_size + np.abs(log_phi)
+    rounding = ULP * (steps.phases + 8)
+    error = error + rounding * size + 4.0 * ULP * np.abs(total)
+    whole_error = whole_error + rounding * whole_size + 4.0 * ULP * np.abs(whole)
+    d_error = d_error + rounding * d_size
     with np.errstate(over="ignore", invalid="ignore"):
-        value = np.exp(total) * np.expm1(d)
+        power, whole_power = np.exp(total), np.exp(whole)
+        value = power * np.expm1(d)
         wrong = np.abs(value) * np.expm1(error + 8.0 * ULP)
         wrong += np.exp(np.real(total) + np.real(d) + error) * np.expm1(d_error)
-        bound = np.exp(log_low) + np.exp(log_high)
-    known = np.isfinite(value) & np.isfinite(wrong) & (wrong < bound)
-    return np.where(known, value, 0.0), np.where(known, wrong, bound * (1.0 + 1e-9))
+        apart = np.abs(power) * np.expm1(error + 8.0 * ULP) + np.abs(whole_power) * np.expm1(whole_error + 8.0 * ULP)
+    known = np.isfinite(value) & (wrong < apart)
+    return np.where(known, value, whole_power - power), np.where(known, wrong, apart * (1.0 + 1e-9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +126,32 @@ def _phases(group: Group, step: float, nodes: int) -> Iterator[_Phase]:
             )
 
 
-def _log_ratio(base: _Phase, gap: _Phase, count: float) -> tuple[ComplexArray, FloatArray, FloatArray]:
-    """Return n log(1 + gap / phi), a bound on its error, and one on |gap| / phi(t)."""
+def _share(base: _Phase, gap: _Phase) -> tuple[float, float]:
+    """Return gap(t) / phi(t) and a bound on the error of its logarithm."""
     off = gap.log_mgf_error + base.log_mgf_error + 8.0 * ULP * (2.0 + abs(gap.log_mgf) + abs(base.log_mgf))
-    share = math.exp(min(gap.log_mgf - base.log_mgf, 600.0))
-    modulus = np.abs(1.0 + base.x)
-    left = np.maximum(modulus - base.wrong, 1e-300)
+    return math.exp(min(gap.log_mgf - base.log_mgf, 600.0)), off
+
+
+def _log_ratio(base: _Phase, gap: _Phase, count: float) -> tuple[ComplexArray, FloatArray]:
+    """Return n log(1 + gap / phi) and a bound on its error."""
+    share, off = _share(base, gap)
+    left = np.maximum(np.abs(1.0 + base.x) - base.wrong, 1e-300)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         ratio = share * (1.0 + gap.x) / (1.0 + base.x)
         relative = np.expm1(off) + base.wrong / left + 16.0 * ULP
         wrong = share * math.exp(off) * gap.wrong / left + np.abs(ratio) * relative * (1.0 + relative)
     log_ratio, error = _log1p(ratio, wrong)
-    return count * log_ratio, count * error, share * math.exp(off) * (np.abs(1.0 + gap.x) + gap.wrong)
+    return count * log_ratio, count * error
+
+
+def _log_sum_power(base: _Phase, gap: _Phase, count: float) -> tuple[ComplexArray, FloatArray]:
+    """Return n log((phi + gap) / phi(t)) and a bound on its error."""
+    share, off = _share(base, gap)
+    added = share * (1.0 + gap.x)
+    x = base.x + added
+    wrong = base.wrong + share * math.exp(off) * gap.wrong + np.abs(added) * (math.expm1(off) + 16.0 * ULP)
+    wrong += 8.0 * ULP * (np.abs(base.x) + np.abs(added))
+    return _log_power(x, wrong, count, 1.0 + share * math.exp(off) * (1.0 + 4.0 * ULP))
 
 
 def _gaussian(steps: Composition, tilts: FloatArray, y: FloatArray) -> tuple[ComplexArray, FloatArray]:
@@ -192,17 +208,19 @@ def _excess(
         yield some, x, wrong + unknown[:, some, None]
 
 
-def _log_power(x: ComplexArray, wrong: FloatArray, counts: FloatArray | float) -> tuple[ComplexArray, FloatArray]:
+def _log_power(
+    x: ComplexArray, wrong: FloatArray, counts: FloatArray | float, largest: float = 1.0
+) -> tuple[ComplexArray, FloatArray]:
     """Return counts * log(1 + x) and a bound on its error, x being off by up to `wrong` and by its own rounding.
 
-    Where nothing is known of 1 + x, its modulus is at most |1 + x| + wrong: that power and twice it, which is
-    expm1(log 3), cover the difference.
+    Where nothing is known of 1 + x, its modulus is at most |1 + x| + wrong and at most `largest`: that power and twice
+    it, which is expm1(log 3), cover the difference.
     """
     log_phi, error = _log1p(x, wrong)
     unknown = np.isinf(error)
     if unknown.any():
         most = np.abs(1.0 + x) + wrong + 8.0 * ULP * (1.0 + np.abs(x))
-        log_phi[unknown] = np.log(np.clip(most, 1e-300, 1.0))[unknown]
+        log_phi[unknown] = np.log(np.clip(most, 1e-300, largest))[unknown]
         return counts * log_phi, np.where(unknown, math.log(3.0), counts * error)
     return counts * log_phi, counts * error
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 
+import numpy as np
+
 from opacus_edgeworth._types import Direction
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
@@ -41,6 +43,8 @@ CHERNOFF_FACTORS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.5, 4.0)
 """Tilts that are tried for the add direction: (c - 1) epsilon in units of 1 - log(delta)."""
 FEW_EVENTS = 100.0
 """Up to this epsilon over delta a chain may be made for the add direction: digits are lost in that proportion."""
+LITTLE = 1e-3
+"""Share of epsilon that a phase may at most reveal in the add direction to be left out there."""
 LEAST_DELTA = 1e-250
 """Below it no chain is made: its tables would underflow."""
 
@@ -131,7 +135,26 @@ def direction_delta(steps: Composition, grid: Grid | None, epsilon: float, direc
             bounds = bounds.intersect(line_for_epsilon(grid, epsilon, direction).delta(epsilon))
     if direction == "add" and bounds.relative_width > NARROW and epsilon < FEW_EVENTS * bounds.upper:
         bounds = bounds.intersect(_add_delta_by_chain(steps, epsilon, bounds))
+    if direction == "add" and bounds.relative_width > NARROW:
+        bounds = bounds.intersect(_add_delta_of_fewer(steps, epsilon))
     return bounds
+
+
+def _add_delta_of_fewer(steps: Composition, epsilon: float) -> Bounds:
+    """Return bounds on delta in the add direction without the phases that hardly reveal anything in it.
+
+    There their loss is at most r = -sum n log(1 - q), so they move epsilon by r at most; and forgetting them is
+    post-processing.
+    """
+    most = -steps.steps * np.log1p(-steps.sample_rate)
+    quiet = most < LITTLE * epsilon
+    moved = float(most[quiet].sum()) * (1.0 + ULP * (steps.phases + 8))
+    if not quiet.any() or (quiet.all() and steps.gaussian == 0.0) or moved >= epsilon:
+        return Bounds(0.0, 1.0)
+    rest = steps.select(np.flatnonzero(~quiet))
+    grid = grid_or_none(rest)
+    low, high = (direction_delta(rest, grid, e, "add") for e in (epsilon, (epsilon - moved) * (1.0 - 2.0 * ULP)))
+    return Bounds(low.lower, high.upper)
 
 
 def _add_delta_by_chain(steps: Composition, epsilon: float, known: Bounds) -> Bounds:

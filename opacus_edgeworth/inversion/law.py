@@ -14,7 +14,7 @@ Gaussian tail withstands every tilt.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import log_ndtr, ndtr
@@ -57,10 +57,7 @@ class Law:
 
     def select(self, where: IntArray) -> Law:
         """Return the law of some phases, without the unsampled steps."""
-        steps = self.steps
-        chosen = Composition(
-            steps.noise_multiplier[where], steps.sample_rate[where], steps.steps[where], 0.0, steps.gaussian_error, 0.0
-        )
+        chosen = replace(self.steps.select(where), gaussian=0.0)
         below = None if self.below is None else self.below[where]
         return Law(chosen, self.barrier[where], below, self.end[where], self.soft[where])
 
