@@ -10,7 +10,15 @@ from opacus_edgeworth.calibration import calibrate_noise_multiplier
 from opacus_edgeworth.certification.audit import audit
 from opacus_edgeworth.certification.certificate import Certificate, check_certificate
 from opacus_edgeworth.curve import PrivacyCurve
-from opacus_edgeworth.errors import CalibrationError, CertificationError, EdgeworthError, InvalidParameterError
+from opacus_edgeworth.edgeworth.approximation import EdgeworthApproximation
+from opacus_edgeworth.edgeworth.tilted import TiltedEdgeworth
+from opacus_edgeworth.errors import (
+    CalibrationError,
+    CertificationError,
+    EdgeworthError,
+    EstimateWarning,
+    InvalidParameterError,
+)
 
 __all__ = [
     "Bounds",
@@ -18,9 +26,12 @@ __all__ = [
     "Certificate",
     "CertificationError",
     "EdgeworthAccountant",
+    "EdgeworthApproximation",
     "EdgeworthError",
+    "EstimateWarning",
     "InvalidParameterError",
     "PrivacyCurve",
+    "TiltedEdgeworth",
     "audit",
     "calibrate_noise_multiplier",
     "check_certificate",

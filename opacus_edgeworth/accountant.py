@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from opacus.accountants import IAccountant, registry
 
 from opacus_edgeworth._validate import as_noise_multiplier, as_sample_rate
 from opacus_edgeworth.composition import parse_history
 from opacus_edgeworth.curve import PrivacyCurve
+from opacus_edgeworth.edgeworth.approximation import EdgeworthApproximation
+from opacus_edgeworth.edgeworth.tilted import TiltedEdgeworth
+from opacus_edgeworth.errors import EstimateWarning, InvalidParameterError
 
 MECHANISM = "edgeworth"
+
+Method = Literal["certified", "aea", "eei", "tilted"]
 
 
 class EdgeworthAccountant(IAccountant):
@@ -47,17 +53,38 @@ class EdgeworthAccountant(IAccountant):
         else:
             self.history.append((*phase, 1))
 
-    def get_epsilon(self, delta: float, **kwargs: Any) -> float:
-        """Return a proved upper bound on epsilon at `delta` for all steps taken so far.
+    def get_epsilon(
+        self, delta: float, *, method: Method = "certified", order: int | None = None, **kwargs: Any
+    ) -> float:
+        """Return epsilon at `delta` for all steps taken so far: by default a proved upper bound.
 
         Args:
-          delta: in [0, 1].
-          **kwargs: options of other Opacus accountants, which Opacus forwards; they have no effect on a proved bound.
+          delta: in [0, 1]; for the expansions in (0, 1].
+          method: "certified", a proved upper bound; "eei", the upper end of the papers' finite-sample interval, which
+            is inf for small delta; "aea" and "tilted", Edgeworth expansions without and with the saddle-point tilt,
+            which are estimates and warn that they are: use them to compare, not to promise privacy.
+          order: of the expansion, for "aea" (1 by default) and "tilted" (2 by default).
+          **kwargs: options of other Opacus accountants, which Opacus forwards; they have no effect.
 
         Raises:
-          InvalidParameterError: delta is outside [0, 1], or the history holds an invalid entry.
+          InvalidParameterError: delta is outside its range, the history holds an invalid entry, or there is no such
+            method or order.
         """
-        return PrivacyCurve(self.history).epsilon(delta).upper  # Opacus may swap the list: derive, do not cache
+        history = self.history  # Opacus may swap the list: derive, do not cache
+        if method == "certified":
+            return PrivacyCurve(history).epsilon(delta).upper
+        if method == "eei":
+            return EdgeworthApproximation(history).interval(delta).upper
+        if method not in ("aea", "tilted"):
+            raise InvalidParameterError(f'method={method!r} must be "certified", "aea", "eei" or "tilted"')
+        warnings.warn(
+            f'method="{method}" is an estimate, no bound: the epsilon spent may be larger; method="certified" is one',
+            EstimateWarning,
+            stacklevel=2,
+        )
+        if method == "aea":
+            return EdgeworthApproximation(history, order=1 if order is None else order).epsilon(delta)
+        return TiltedEdgeworth(history, order=2 if order is None else order).epsilon(delta)
 
     def __len__(self) -> int:
         return sum(steps for _, _, steps in self.history)  # steps, not phases

@@ -19,3 +19,7 @@ class CertificationError(EdgeworthError):
 
 class OutOfReachError(EdgeworthError):
     """One engine cannot treat a regime at reasonable cost; the caller turns to another (never seen by users)."""
+
+
+class EstimateWarning(UserWarning):
+    """A result is an estimate where a proved bound might be expected, or a bound that says nothing."""

@@ -13,14 +13,15 @@ import opacus_edgeworth as ew
 ROOT = Path(__file__).parent.parent
 MODULES = [
     "bounds", "mechanisms", "curve", "calibration", "accountant", "certification.certificate", "certification.audit",
+    "edgeworth.approximation", "edgeworth.tilted",
 ]  # fmt: skip
 
 
 def test_public_names():
     assert sorted(ew.__all__) == [
-        "Bounds", "CalibrationError", "Certificate", "CertificationError", "EdgeworthAccountant", "EdgeworthError",
-        "InvalidParameterError", "PrivacyCurve", "audit", "calibrate_noise_multiplier", "check_certificate",
-        "mechanisms",
+        "Bounds", "CalibrationError", "Certificate", "CertificationError", "EdgeworthAccountant",
+        "EdgeworthApproximation", "EdgeworthError", "EstimateWarning", "InvalidParameterError", "PrivacyCurve",
+        "TiltedEdgeworth", "audit", "calibrate_noise_multiplier", "check_certificate", "mechanisms",
     ]  # fmt: skip
 
 

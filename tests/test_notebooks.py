@@ -1,0 +1,32 @@
+"""Every notebook is kept with its outputs, and runs clean again."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_outputs_are_kept(path):
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
+    assert not any(output.get("name") == "stderr" for cell in cells for output in cell.outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_clean(path):
+    notebook = nbformat.read(path, as_version=4)
+    kept = [[_kind(output) for output in cell.get("outputs", [])] for cell in notebook.cells]
+    resources = {"metadata": {"path": path.parent}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    assert [[_kind(output) for output in cell.get("outputs", [])] for cell in notebook.cells] == kept
+
+
+def _kind(output):
+    """What sort of output it is: last digits may differ from machine to machine."""
+    return output.output_type, sorted(output.get("data", {})), output.get("name")
