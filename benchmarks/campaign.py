@@ -280,7 +280,7 @@ def run(truths: dict[int, Truth], seed: int, workers: int, log: Path) -> list[Ou
     outcomes = {
         index: outcome
         for index, outcome in known.items()
-        if outcome["seed"] == seed and outcome["version"] == now and now and not now.endswith("-dirty")
+        if outcome.get("seed") == seed and outcome.get("version") == now and now and not now.endswith("-dirty")
     }
     missing = [(seed, truth) for index, truth in truths.items() if index not in outcomes]
     counts = {"violation": 0, "exception": 0, "not judged": 0}
