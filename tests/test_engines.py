@@ -351,3 +351,28 @@ def test_logarithms_of_any_size(size):
         exact = complex((1 + flint.acb(z.real, z.imag)).log())
         assert abs(exact - got) <= off
         assert off <= 1e-14 * max(abs(exact), 1.0) or abs(1.0 + z) < 0.1
+
+
+def test_a_variance_that_rounds_below_zero_is_no_obstacle():
+    """Regression: a campaign's only exception, a domain error of the square root."""
+    got = PrivacyCurve([(0.057315627698967135, 0.004738053102125077, 2)]).delta(0.0)
+    assert got.relative_width < 1e-6
+    assert got.upper < 2 * 0.004738053102125077
+
+
+@pytest.mark.parametrize(
+    ("history", "delta", "epsilon"),
+    [
+        # delta hardly falls between epsilon = 1e-3 and 39
+        ([(0.09642392752196609, 0.0036772539586122084, 10)], 0.028069356573378165, 39.363828292684),
+        # the tables' first guesses were too low, and led to and fro
+        ([(1.4014630563802501, 0.0004017807539655628, 27)], 8.301259784042962e-05, 0.00251832875875),
+        ([(10.080229128464733, 1.5632062959326856e-07, 307662239)], 0.38897588452280546, 0.0),
+    ],
+)
+def test_epsilon_is_found_where_the_first_guess_is_bad(history, delta, epsilon):
+    """Regression: the upper end was far above, up to 72 for 39 and 2.1 for 0.0025."""
+    got = PrivacyCurve(history).epsilon(delta)
+    assert got.lower <= epsilon * (1.0 + 1e-11)
+    assert got.upper >= epsilon * (1.0 - 1e-11)
+    assert got.upper - got.lower <= 1e-9 * epsilon

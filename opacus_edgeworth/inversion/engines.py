@@ -45,6 +45,8 @@ FEW_EVENTS = 100.0
 """Up to this epsilon over delta a chain may be made for the add direction: digits are lost in that proportion."""
 LITTLE = 1e-3
 """Share of epsilon that a phase may at most reveal in the add direction to be left out there."""
+MAX_CHAINS = 4
+"""How many are made for one epsilon."""
 LEAST_DELTA = 1e-250
 """Below it no chain is made: its tables would underflow."""
 
@@ -94,6 +96,8 @@ def history_epsilon(steps: Composition, delta: float) -> Bounds:
     if math.isinf(start) and not has_closed_form(steps) and history_delta(steps, 0.0).upper <= delta:
         return Bounds(0.0, 0.0)
     remove = known.intersect(direction_epsilon(steps, grid, delta, "remove", start))
+    if remove.lower == 0.0 < remove.upper and history_delta(steps, 0.0).upper <= delta:
+        return Bounds(0.0, 0.0)
     if math.isinf(remove.upper) or add_direction_delta(steps, remove.upper, delta).upper <= delta:
         return remove
     return remove.larger(direction_epsilon(steps, grid, delta, "add"))
@@ -226,15 +230,16 @@ def _chain_epsilon(steps: Composition, delta: float, start: float, known: Bounds
             router, guess = router_for_delta(steps, delta, start)
         except OutOfReachError:  # led astray
             router, guess = router_for_delta(steps, delta, known.upper)
-        for _ in range(2):
+        for attempt in range(MAX_CHAINS):
             with suppress(OutOfReachError):  # more barriers follow
                 chain = chain_for_epsilon(router, guess)
                 if guess < delta and chain.delta(guess).upper + math.expm1(min(guess, 1.0)) * (1.0 + 1e-12) <= delta:
                     return Bounds(0.0, 0.0)  # since delta(0) is at most that
                 known = known.intersect(_invert(chain.delta, steps, delta, "remove", guess, 1.0 / guess))
-                if known.relative_width <= NARROW or known.lower == 0.0:
+                if known.relative_width <= (NARROW if attempt == 0 else NARROW_CHAIN) or known.upper < delta:
                     break
-                guess = known.upper  # once more, near the epsilon that was found
+            # again, near the epsilon that was found; where delta hardly falls the tables may be far from it
+            guess = known.upper if attempt % 2 == 0 else 0.5 * (known.lower + known.upper)
             router = Router(steps, math.log(delta), guess, fine=True)
     return known
 

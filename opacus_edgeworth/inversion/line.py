@@ -161,7 +161,7 @@ def line_for_epsilon(grid: Grid, epsilon: float, direction: Direction) -> Line:
 def contour_for_epsilon(grid: Grid, epsilon: float, direction: Direction) -> float:
     """Return the saddle point c > 1, or the one in (0, 1) where delta is near 1."""
     _, mean, variance = moments(grid, 1.0, direction)
-    if mean - epsilon > 3.0 * math.sqrt(variance):
+    if mean - epsilon > 3.0 * math.sqrt(max(variance, 0.0)):  # rounding may leave it below 0
         return saddle_in_strip(grid, epsilon, direction)
     return saddle_for_epsilon(grid, epsilon, direction)
 

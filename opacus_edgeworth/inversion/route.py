@@ -146,14 +146,22 @@ class Router:
         self.log_sum = self._log_sums(*self._powers())
 
     def log_value(self, epsilon: float) -> float:
-        """Return about log of delta at epsilon, from the saddle points of the first law and of all gaps."""
+        """Return about log of delta at epsilon, from the saddle points of the first law and of all gaps.
+
+        Their widths are taken from where F rises by 1/2 on the left: on the right it may take off at once.
+        """
         pairs = [self.log_sum[0, 0], *(self.log_sum[k, k + 1] for k in range(len(self.ends) - 1))]
         log_f = np.clip(np.array(pairs) - self._log_kernel(epsilon), -1e6, 1e6)
-        at = np.clip(np.argmin(log_f, axis=1), 1, self.gap.size - 2)[:, None] + np.array([-1, 0, 1])
-        left, middle, right = np.take_along_axis(log_f, at, axis=1).T
-        # in log(c - 1), in which the table is uniform
-        curvature = np.maximum((left + right - 2.0 * middle) / FINENESS**2, 0.1)
-        return float(np.logaddexp.reduce(middle + self.log_gap[at[:, 1]] - 0.5 * np.log(2.0 * math.pi * curvature)))
+        row, at, least = np.arange(len(pairs)), log_f.argmin(axis=1), log_f.min(axis=1)
+        columns = np.arange(self.gap.size)
+        risen = (log_f > least[:, None] + 0.5) & (columns < at[:, None])
+        low = np.where(risen, columns, -1).max(axis=1)
+        inside, outside = np.minimum(low + 1, at), np.maximum(low, 0)
+        rise, more = log_f[row, inside] - least, log_f[row, outside] - log_f[row, inside]
+        share = np.where(low >= 0, (0.5 - rise) / np.where(more > 0.0, more, 1.0), 0.0)
+        left = self.gap[inside] + share * (self.gap[outside] - self.gap[inside])
+        width = np.where(low >= 0, self.gap[at] - left, self.gap[at])
+        return float(np.logaddexp.reduce(least + np.log(width / 2.51)))
 
     def route(self, epsilon: float, avoid: Iterable[tuple[int, int]] = ()) -> list[Piece]:
         """Return the pieces of which delta at epsilon consists, without lines between the `ends` to avoid.
