@@ -8,19 +8,21 @@ import pytest
 from scipy.stats import norm
 
 from opacus_edgeworth import PrivacyCurve
+from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import compose
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.certain import certain_link
 from opacus_edgeworth.inversion.chain import chain_for_epsilon
 from opacus_edgeworth.inversion.characteristic import _log1p
 from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon
-from opacus_edgeworth.inversion.engines import direction_delta, grid_or_none
+from opacus_edgeworth.inversion.engines import direction_delta, grid_or_none, history_delta
 from opacus_edgeworth.inversion.exact import exact_delta
 from opacus_edgeworth.inversion.grid import expm1_minus, make_grid
 from opacus_edgeworth.inversion.law import Law, barrier_for, exact, law_for_tilt, softness
 from opacus_edgeworth.inversion.line import line_for_epsilon, make_lines
 from opacus_edgeworth.inversion.link import make_link
 from opacus_edgeworth.inversion.quadrature import tilted_steps
+from opacus_edgeworth.inversion.root import invert_delta
 from opacus_edgeworth.inversion.route import Piece, Router
 from opacus_edgeworth.inversion.saddle import rough_grid, saddle_for_epsilon
 from opacus_edgeworth.inversion.truncation import decay_bound, one_minus_sinc, shifted_bound
@@ -351,6 +353,32 @@ def test_logarithms_of_any_size(size):
         exact = complex((1 + flint.acb(z.real, z.imag)).log())
         assert abs(exact - got) <= off
         assert off <= 1e-14 * max(abs(exact), 1.0) or abs(1.0 + z) < 0.1
+
+
+def test_losses_with_two_humps_are_held_by_their_grids():
+    """Regression: a grid made for one tilt lost the other hump, and bounds became NaN."""
+    steps = compose([(0.03, 1e-3, 3)])
+    got = history_delta(steps, 620.0)
+    assert 0.0 <= got.lower <= got.upper <= 1e-3
+    assert got.relative_width < 1e-6
+    router = Router(compose([(1 / 30, 1e-3, 2)]), -20.0, 500.0)
+    assert chain_for_epsilon(router, 500.0).delta(500.0).relative_width < 1e-6
+
+
+def test_hidden_mass_does_not_underflow():
+    """Regression: Q's mass beyond a score of 38.75 was taken to be 0, and e^690 times it is not."""
+    steps = compose([(1 / 30, 1e-3, 1)])
+    link = certain_link(steps, np.array([[1 / 64]]), np.array([[38.75]]), np.array([[45.0]]))
+    for epsilon, true in ((690.0, 1.07690615522e-21), (699.9, 1.0759186947e-21)):
+        got = link.delta(epsilon)
+        assert got.lower <= true <= got.upper
+
+
+def test_an_inversion_compares_numbers_not_logarithms():
+    """Regression: near 1e-10 logarithms are 3.6e-15 apart, and delta was exceeded by 1.3e-15."""
+    value = 1e-10 * (1.0 + 1.3e-15)
+    got = invert_delta(lambda e: Bounds(*2 * (value * math.exp(-1e-3 * (e - 1.0)),)), 1e-10, 1.0, 1e-3)
+    assert value * math.exp(-1e-3 * (got.upper - 1.0)) <= 1e-10
 
 
 def test_a_variance_that_rounds_below_zero_is_no_obstacle():

@@ -60,4 +60,6 @@ def certain_link(steps: Composition, soft: FloatArray, below: FloatArray, barrie
     room = 1.0 + 16.0 * ULP
     lower = math.exp(log_below - error) * math.expm1(max(gain - error, 0.0)) / room
     upper = math.exp(log_below + error) * math.expm1(gain + error) * room
-    return Certain(Bounds(lower, min(upper, 1.0)), float(steps.steps @ lost_q) * (1.0 + 1e-9))
+    # SciPy's Phi is 0 where it would be denormal, and e^epsilon may be 1e304
+    hidden = float(steps.steps @ lost_q) * (1.0 + 1e-9) + 1e-307 * float(steps.steps.sum())
+    return Certain(Bounds(lower, min(upper, 1.0)), hidden)

@@ -33,7 +33,7 @@ def log_cf(tilted: TiltedSteps, unknown: FloatArray, step: float, nodes: int) ->
     steps = tilted.grid.steps
     y = step * np.arange(nodes)
     total, error = _gaussian(steps, tilted.tilt, y)
-    size = 0.0
+    size = np.abs(total)
     for some, x, wrong in _excess(tilted, unknown, step, nodes):
         log_phi, log_error = _log_power(x, wrong, steps.steps[some, None])
         total = total + log_phi.sum(axis=1)
@@ -77,7 +77,7 @@ def gap_cf(
     total, error = (row[0] for row in _gaussian(steps, bases[0].tilted.tilt, y))
     whole, whole_error = total, error
     d, d_error = np.zeros(nodes, dtype=np.complex128), np.zeros(nodes)
-    size, whole_size, d_size = 0.0, 0.0, 0.0
+    size, whole_size, d_size = np.abs(total), np.abs(total), 0.0
     added = {phase.index: phase for group in gaps for phase in _phases(group, step, nodes)}
     for group in bases:
         for base in _phases(group, step, nodes):
@@ -100,8 +100,11 @@ def gap_cf(
         wrong = np.abs(value) * np.expm1(error + 8.0 * ULP)
         wrong += np.exp(np.real(total) + np.real(d) + error) * np.expm1(d_error)
         apart = np.abs(power) * np.expm1(error + 8.0 * ULP) + np.abs(whole_power) * np.expm1(whole_error + 8.0 * ULP)
-    known = np.isfinite(value) & (wrong < apart)
-    return np.where(known, value, whole_power - power), np.where(known, wrong, apart * (1.0 + 1e-9))
+        known = np.isfinite(value) & (wrong < apart)
+        value = np.where(known, value, whole_power - power)
+        wrong = np.where(known, wrong, apart * (1.0 + 1e-9))
+    usable = np.isfinite(value) & np.isfinite(wrong)
+    return np.where(usable, value, 0.0), np.where(usable, wrong, math.inf)
 
 
 @dataclass(frozen=True, slots=True)

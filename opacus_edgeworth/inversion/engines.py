@@ -132,7 +132,7 @@ def direction_delta(steps: Composition, grid: Grid | None, epsilon: float, direc
         # as a function of e^epsilon delta falls, but with a slope of -1 at most: good to know near epsilon = 0
         at = max(epsilon, 1e-11 * bounds.lower)
         more = (math.expm1(at) - math.expm1(epsilon)) * (1.0 + 1e-12) if at > epsilon else 0.0
-        found = _chain_delta(steps, at, bounds)
+        found = _chain_delta(steps, at, Bounds(max(bounds.lower - more, 0.0) * (1.0 - 2.0 * ULP), bounds.upper))
         bounds = bounds.intersect(Bounds(found.lower, found.upper + more))
     if grid is not None and bounds.relative_width > NARROW:
         with suppress(OutOfReachError):  # what is known must do

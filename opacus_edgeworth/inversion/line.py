@@ -255,8 +255,10 @@ def _log_cut_share(tilted: TiltedSteps, row: int) -> float:
 def served(tilted: TiltedSteps, reach: float, counts: FloatArray) -> tuple[TiltedSteps, FloatArray]:
     """Return tilted steps on a grid fine enough for |y| <= reach, and the rule's error there, (T, P)."""
     wrong = tilted.quadrature_error(reach)
-    if float((counts * wrong).max()) > 1e-13:
+    if not float((counts * wrong).max()) <= 1e-13:
         lowest, highest = float(tilted.tilt.min()), float(tilted.tilt.max())
+        if tilted.grid.law.below is not None:  # its law may have a second hump, which lower tilts make the grid hold
+            lowest, highest = min(lowest, tilted.grid.lowest_tilt), max(highest, tilted.grid.highest_tilt)
         tilted = tilted_steps(make_grid(tilted.grid.law, lowest, highest, reach), tilted.tilt)
         wrong = tilted.quadrature_error(reach)
     return tilted, wrong

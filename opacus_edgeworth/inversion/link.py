@@ -96,6 +96,8 @@ def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float
     y = step * np.arange(count)
     bases = _served(bases, float(y[-1]), counts)
     gaps = _served(gaps, float(y[-1]), np.ones(steps.phases))
+    if not all(np.isfinite(group.unknown + group.tilted.log_mgf_error[0]).all() for group in (*bases, *gaps)):
+        raise OutOfReachError("a grid does not hold its law")
     points = sum(group.tilted.grid.loss.size for group in (*bases, *gaps))
     if points * (count + 64.0 * math.sqrt(count)) > MAX_WORK:
         raise OutOfReachError(f"{count} nodes on {points} grid points")

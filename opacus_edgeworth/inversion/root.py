@@ -19,13 +19,12 @@ def invert_delta(delta_at: Callable[[float], Bounds], delta: float, start: float
       start: a first guess of epsilon, >= 0.
       slope: about -d log(delta) / d(epsilon) there, > 0.
     """
-    log_delta = math.log(delta)
 
     def above(epsilon: float) -> float:
-        return _log(delta_at(epsilon).upper) - log_delta
+        return _log_ratio(delta_at(epsilon).upper, delta)
 
     def below(epsilon: float) -> float:
-        return _log(delta_at(epsilon).lower) - log_delta
+        return _log_ratio(delta_at(epsilon).lower, delta)
 
     upper, slope = _crossing(above, start, slope, proved_above=True)
     if upper == 0.0 or math.isinf(upper):
@@ -34,9 +33,12 @@ def invert_delta(delta_at: Callable[[float], Bounds], delta: float, start: float
     return Bounds(lower, upper)
 
 
-def _log(value: float) -> float:
-    """Return log(value), -inf at 0."""
-    return math.log(value) if value > 0.0 else -math.inf
+def _log_ratio(value: float, delta: float) -> float:
+    """Return log(value / delta), -inf at 0, of the very sign of value - delta."""
+    if not value > 0.0:
+        return -math.inf
+    excess = (value - delta) / delta
+    return math.log1p(excess) if excess > -0.5 else math.log(value) - math.log(delta)
 
 
 def _crossing(gap: Callable[[float], float], start: float, slope: float, *, proved_above: bool) -> tuple[float, float]:
