@@ -215,6 +215,13 @@ def test_the_accountant_offers_every_method_and_warns_of_estimates():
         accountant.get_epsilon(1e-2, method="rdp")
 
 
+@pytest.mark.parametrize("kind", [ew.EdgeworthApproximation, ew.TiltedEdgeworth])
+def test_too_many_loud_phases_are_refused(kind):
+    history = [(0.05 + 1e-5 * k, 0.01, 1) for k in range(400)]
+    with pytest.raises(ew.CertificationError, match="PrivacyCurve"):
+        kind(history)
+
+
 def test_the_papers_example():
     """Printed: estimate 0.346, interval [0.278, 0.432]. The whole theorem, every term of it, gives a wider interval.
 

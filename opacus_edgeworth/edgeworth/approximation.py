@@ -78,7 +78,7 @@ class EdgeworthApproximation:
 
     Raises:
       InvalidParameterError: an entry is malformed or has no noise, or the order is outside its range.
-      OutOfReachError: so many phases and so little noise that their losses do not fit a grid.
+      CertificationError: so many phases and so little noise that their losses do not fit a grid.
 
     Source:
       Wang, Gao, Zhang, Su & Shen 2022, "Analytical Composition of Differential Privacy via the Edgeworth Accountant",

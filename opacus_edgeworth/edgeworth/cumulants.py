@@ -8,11 +8,13 @@ cumulants follow from E[X^m] = sum_k C(m-1, k-1) kappa_k E[X^{m-k}]. Cumulants o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from opacus_edgeworth._types import FloatArray
 from opacus_edgeworth.composition import Composition
+from opacus_edgeworth.errors import CertificationError, OutOfReachError
 from opacus_edgeworth.inversion.grid import Grid, make_grid
 from opacus_edgeworth.inversion.law import barrier_for, law_for_tilt, softness
 from opacus_edgeworth.inversion.quadrature import tilted_mass
@@ -26,11 +28,25 @@ def whole_grid(steps: Composition) -> Grid:
     """Return a grid for the tilts 0 and 1 of practically the whole law.
 
     Raises:
-      OutOfReachError: it would be too large.
+      CertificationError: it would be too large.
     """
     soft = softness(steps, SOFT_SHARE)
     law = law_for_tilt(steps, 1.0, soft, barrier_for(steps, LOG_WHOLE, soft))
-    return make_grid(law, 0.0, 1.0, 0.0)
+    return affordable(lambda: make_grid(law, 0.0, 1.0, 0.0))
+
+
+def affordable(make: Callable[[], Grid]) -> Grid:
+    """Return a grid.
+
+    Raises:
+      CertificationError: it would be too large.
+    """
+    try:
+        return make()
+    except OutOfReachError as error:
+        raise CertificationError(
+            f"no expansion: a grid of the losses would be too large ({error}); PrivacyCurve bounds such a history"
+        ) from error
 
 
 def central_moments(grid: Grid, tilt: float, order: int) -> tuple[FloatArray, FloatArray]:

@@ -23,7 +23,7 @@ from opacus_edgeworth._validate import as_delta, as_epsilon
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.curve import PrivacyCurve
 from opacus_edgeworth.edgeworth.approximation import as_order, compose_noisy
-from opacus_edgeworth.edgeworth.cumulants import loss_cumulants
+from opacus_edgeworth.edgeworth.cumulants import affordable, loss_cumulants
 from opacus_edgeworth.edgeworth.expansion import hermite_coefficients, standard_density
 from opacus_edgeworth.errors import InvalidParameterError
 from opacus_edgeworth.inversion.grid import make_grid
@@ -51,7 +51,7 @@ class TiltedEdgeworth:
 
     Raises:
       InvalidParameterError: an entry is malformed or has no noise, or the order is outside its range.
-      OutOfReachError: so many phases and so little noise that their losses do not fit a grid.
+      CertificationError: so many phases and so little noise that their losses do not fit a grid.
 
     Example:
       >>> estimate = TiltedEdgeworth([(1.1, 0.0042667, 14040)], order=4)
@@ -67,7 +67,7 @@ class TiltedEdgeworth:
         self._order = as_order(order, 0)
         phases, self._steps = compose_noisy(history)
         self._curve = PrivacyCurve(phases)
-        self._grid = rough_grid(self._steps) if self._steps.phases else None
+        self._grid = affordable(lambda: rough_grid(self._steps)) if self._steps.phases else None
 
     def __repr__(self) -> str:
         return f"TiltedEdgeworth({list(self.history)!r}, order={self._order})"
@@ -175,7 +175,8 @@ class TiltedEdgeworth:
         """Return the loss's cumulants under a tilt, and Phi there."""
         grid = self._grid
         if grid is not None and not grid.serves(tilt, tilt, 0.0):
-            grid = make_grid(fitting_law(grid.law, tilt), tilt, tilt, 0.0)
+            law = fitting_law(grid.law, tilt)
+            grid = affordable(lambda: make_grid(law, tilt, tilt, 0.0))
         log_mgf = 0.5 * self._steps.gaussian * tilt * (tilt - 1.0)
         if grid is not None:
             log_mgf = moments(grid, tilt, "remove")[0]
