@@ -60,8 +60,9 @@ def chain_for_epsilon(router: Router, epsilon: float) -> Chain:
     steps = router.steps
     lines: dict[tuple[int, int], Line | Certain] = {}
     avoid: set[tuple[int, int]] = set()
+    offers = router.offers(epsilon)
     for _ in range(MAX_DETOURS):
-        pieces = router.route(epsilon, avoid)
+        pieces = router.route(epsilon, offers, avoid)
         log_delta = float(np.logaddexp.reduce([piece.log_value for piece in pieces]))
         piece = pieces[0]
         try:

@@ -137,8 +137,7 @@ class Router:
         self.log_kappa = np.array([log_kappa(1.0 + gap) for gap in self.gap])
         exponent = (1.0 + self.gap)[:, None, None] * self.loss
         with np.errstate(divide="ignore"):
-            large = np.exp(np.minimum(exponent + np.log(self.density), LARGEST_EXPONENT)) - self.density
-        self.gain = np.where(exponent < 1.0, self.density * np.expm1(np.minimum(exponent, 1.0)), large)
+            self.tilted = np.exp(np.minimum(exponent + np.log(self.density), LARGEST_EXPONENT))  # (C, P, J)
         levels = [loss * np.ones_like(self.q) for loss in scale * (FINE_LOSSES if fine else LOSSES)]
         if fine or epsilon < max(scale, float(steps.steps @ steps.sample_rate)):
             levels = [share * np.log1p(-self.q) for share in LOWER_LOSSES] + levels
@@ -163,25 +162,25 @@ class Router:
         width = np.where(low >= 0, self.gap[at] - left, self.gap[at])
         return float(np.logaddexp.reduce(least + np.log(width / 2.51)))
 
-    def route(self, epsilon: float, avoid: Iterable[tuple[int, int]] = ()) -> list[Piece]:
+    def route(self, epsilon: float, offers: Offers, avoid: Iterable[tuple[int, int]] = ()) -> list[Piece]:
         """Return the pieces of which delta at epsilon consists, without lines between the `ends` to avoid.
 
         Raises:
           OutOfReachError: there is no affordable route.
         """
         size = len(self.ends)
-        offers = self._offers(epsilon)
+        costs = offers.work.copy()
         for ends in avoid:
-            offers.work[ends] = math.inf
+            costs[ends] = math.inf
         for j in np.flatnonzero(offers.certain):
-            offers.work[j, j + 1 :] = LEAST_WORK / 4.0
+            costs[j, j + 1 :] = LEAST_WORK / 4.0
         total, before, negligible = np.full(size, math.inf), np.arange(size), {}
         for k in range(size):
             piece = self._negligible(k, epsilon)
             if piece is not None:
                 negligible[k], total[k] = piece, LEAST_WORK
                 continue
-            work = np.append(total[:k] + offers.work[:k, k], offers.work[k, k])
+            work = np.append(total[:k] + costs[:k, k], costs[k, k])
             before[k] = np.argmin(work)
             total[k] = work[before[k]]
         if not math.isfinite(total[-1]):
@@ -228,7 +227,7 @@ class Router:
     def _moment(self, chi: FloatArray, mass: FloatArray) -> FloatArray:
         """Return E_Q[chi e^{cL}], (C, P), given E_Q[chi], (P,)."""
         seen = (self.density * chi).sum(axis=1)
-        moment = np.einsum("cpj,pj->cp", self.gain + self.density, chi)
+        moment = np.einsum("cpj,pj->cp", self.tilted, chi)
         moment *= np.where(seen > 1e-290, mass / np.maximum(seen, 1e-300), 1.0)
         return np.where(moment < OVERFLOW, moment, math.inf)
 
@@ -270,7 +269,7 @@ class Router:
         c, left, right = (1.0 + float(self.gap[x[j, k]]) for x in (offers.at, offers.left, offers.right))
         return Piece((j, k), self.soft, below, self.ends[k], c, left, right, "line", float(offers.log_value[j, k]))
 
-    def _offers(self, epsilon: float) -> Offers:
+    def offers(self, epsilon: float) -> Offers:
         """Return where on the table lines may be put, and what they cost.
 
         That is near the saddle point, where F is least; but where G takes off close to it, at some distance from there.
@@ -314,8 +313,8 @@ class Router:
             work += (self._size(last) * last)[:, None] / np.maximum(step, 0.0)
         row = np.arange(lower.size), work.argmin(axis=1)
         offers.work[lower, upper], offers.log_value[lower, upper] = work[row], log_value
-        for name, choice in (("at", near), ("left", left), ("right", right)):
-            getattr(offers, name)[lower, upper] = choice[row]
+        for table, choice in ((offers.at, near), (offers.left, left), (offers.right, right)):
+            table[lower, upper] = choice[row]
         return offers
 
     def _beyond(self, barrier: FloatArray) -> tuple[float, float]:
@@ -339,7 +338,7 @@ class Router:
 
     def _last_of_start(self, k: int, at: int, step: float) -> float:
         """Return about where the line of law k ends; infinite if it hardly decays."""
-        law = (self.gain[at] + self.density) * ndtr((self.ends[k] - self.score) / self.soft)
+        law = self.tilted[at] * ndtr((self.ends[k] - self.score) / self.soft)
         law /= law.sum(axis=1, keepdims=True)
         low, high = -1, DECADES.size  # of the ends of lines that are tried, the first one beyond which little is left
         while high - low > 1:
