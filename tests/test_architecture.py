@@ -12,9 +12,8 @@ ORDER = [
     "inversion.line", "inversion.route", "inversion.link", "inversion.chain", "inversion.exact",
     "inversion.elementary", "inversion.root", "inversion.engines", "curve", "certification.typed_json",
     "certification.balls", "certification.composed", "certification.certificate", "certification.search",
-    "certification.audit", "calibration", "edgeworth.expansion", "edgeworth.cumulants", "edgeworth.remainder",
-    "edgeworth.finite_sample",
-    "edgeworth.approximation", "edgeworth.tilted", "accountant",
+    "certification.audit", "calibration", "edgeworth.estimate", "edgeworth.expansion", "edgeworth.cumulants",
+    "edgeworth.remainder", "edgeworth.finite_sample", "edgeworth.approximation", "edgeworth.tilted", "accountant",
 ]  # fmt: skip
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 

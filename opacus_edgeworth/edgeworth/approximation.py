@@ -12,23 +12,22 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import brentq
 
 from opacus_edgeworth._types import Direction, FloatArray
-from opacus_edgeworth._validate import as_delta, as_epsilon, as_real
+from opacus_edgeworth._validate import as_real
 from opacus_edgeworth.bounds import Bounds
-from opacus_edgeworth.composition import Composition, compose_parsed, parse_history
 from opacus_edgeworth.edgeworth.cumulants import loss_cumulants, whole_grid
+from opacus_edgeworth.edgeworth.estimate import Estimate, as_directions, as_positive_delta
 from opacus_edgeworth.edgeworth.expansion import hermite_coefficients, standard_cdf
 from opacus_edgeworth.edgeworth.finite_sample import finite_sample_remainder
 from opacus_edgeworth.errors import EstimateWarning, InvalidParameterError
 from opacus_edgeworth.inversion.grid import Grid
 
-HIGHEST_ORDER = 20
 SCAN = 4001
 """Points of epsilon among which the last crossing of delta is looked for."""
 FARTHEST = 40.0
@@ -39,35 +38,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = ("P", "Q")
 TILT: dict[Hypothesis, float] = {"P": 1.0, "Q": 0.0}
 
 
-def as_order(order: Any, lowest: int) -> int:
-    """Return the order of an expansion.
-
-    Raises:
-      InvalidParameterError: it is not a whole number from `lowest` to HIGHEST_ORDER.
-    """
-    value = as_real("order", order)
-    if value != int(value) or not lowest <= value <= HIGHEST_ORDER:
-        raise InvalidParameterError(f"order={order!r} must be a whole number from {lowest} to {HIGHEST_ORDER}")
-    return int(value)
-
-
-def compose_noisy(history: Iterable[Any]) -> tuple[tuple[tuple[float, float, int], ...], Composition]:
-    """Return the phases of a history and their composition.
-
-    Raises:
-      InvalidParameterError: an entry is malformed, or has no noise: its privacy loss has no moments.
-    """
-    merged = parse_history(history)
-    steps = compose_parsed(merged)
-    if steps.log_hidden < 0.0:
-        raise InvalidParameterError(
-            f"history={list(merged)!r} has steps without noise, whose privacy loss is infinite: there is no expansion;"
-            " PrivacyCurve bounds it"
-        )
-    return tuple((s, q, n) for (s, q), n in merged.items()), steps
-
-
-class EdgeworthApproximation:
+class EdgeworthApproximation(Estimate):
     """The papers' Edgeworth accountant for a training history: estimates, never bounds, but for `interval`.
 
     It understates delta in fine-tuning regimes, by up to 100 %; `PrivacyCurve` has proved bounds.
@@ -91,11 +62,10 @@ class EdgeworthApproximation:
       2.423
     """
 
-    __slots__ = ("_cumulants", "_expansions", "_grid", "_history", "_order", "_steps")
+    __slots__ = ("_cumulants", "_expansions", "_grid")
 
     def __init__(self, history: Iterable[Any], *, order: int = 1) -> None:
-        self._order = as_order(order, 0)
-        self._history, self._steps = compose_noisy(history)
+        super().__init__(history, order)
         self._grid: Grid | None = whole_grid(self._steps) if self._steps.phases else None
         self._cumulants: dict[Hypothesis, FloatArray] = {}
         self._expansions: dict[Hypothesis, FloatArray] = {}
@@ -104,19 +74,6 @@ class EdgeworthApproximation:
                 tilt = TILT[name]
                 self._cumulants[name] = loss_cumulants(self._grid, self._steps, tilt, max(self._order + 2, 4))
                 self._expansions[name] = hermite_coefficients(self._cumulants[name], self._order)
-
-    def __repr__(self) -> str:
-        return f"EdgeworthApproximation({list(self._history)!r}, order={self._order})"
-
-    @property
-    def history(self) -> tuple[tuple[float, float, int], ...]:
-        """The (noise_multiplier, sample_rate, steps) phases, equal ones merged."""
-        return self._history
-
-    @property
-    def order(self) -> int:
-        """The order of the expansion."""
-        return self._order
 
     def cumulants(self, hypothesis: Hypothesis) -> FloatArray:
         """Return the cumulants of the privacy-loss sum log(dP/dQ) in nats: k_1, k_2, ... as far as they are used.
@@ -143,22 +100,6 @@ class EdgeworthApproximation:
         mean, variance = self._cumulants[hypothesis][:2]
         return float(standard_cdf(np.array((as_real("loss", loss) - mean) / math.sqrt(variance)), coefficients))
 
-    def delta(self, epsilon: float, direction: Direction | None = None) -> float:
-        """Return the estimate of delta at epsilon: an estimate, not a bound.
-
-        Args:
-          epsilon: in [0, inf).
-          direction: "remove" or "add"; the larger of the two by default.
-
-        Returns:
-          The expansion's value, cut off at 0 and 1.
-
-        Raises:
-          InvalidParameterError: an argument is outside its range.
-        """
-        value = as_epsilon(epsilon)
-        return float(np.clip(self._deltas(np.array([value]), direction)[0], 0.0, 1.0)) if value < math.inf else 0.0
-
     def epsilon(self, delta: float, direction: Direction | None = None) -> float:
         """Return the estimate of epsilon at delta: the last epsilon at which the estimate of delta falls to it.
 
@@ -172,8 +113,8 @@ class EdgeworthApproximation:
         Raises:
           InvalidParameterError: an argument is outside its range.
         """
-        target = _as_positive_delta(delta)
-        return self._last_crossing(lambda e: self._deltas(e, direction) - target)
+        target, wanted = as_positive_delta(delta), as_directions(direction)
+        return self._last_crossing(lambda e: self._deltas(e, wanted) - target)
 
     def interval(self, delta: float) -> Bounds:
         """Return EEI, the interval around the first-order estimate that holds for this number of steps.
@@ -194,7 +135,7 @@ class EdgeworthApproximation:
         Source:
           The remainder: Derumigny, Girard & Guyonvarch 2024, https://arxiv.org/abs/2101.05780.
         """
-        target = _as_positive_delta(delta)
+        target = as_positive_delta(delta)
         if self._steps.is_empty:
             return Bounds(0.0, 0.0)
         of_p, of_q = self.remainder("P"), self.remainder("Q")
@@ -203,8 +144,8 @@ class EdgeworthApproximation:
         def room(epsilon: FloatArray) -> FloatArray:
             return of_p + np.exp(np.minimum(epsilon, 700.0)) * of_q
 
-        upper = self._first_below(lambda e: first._deltas(e, None) + room(e) - target)
-        lower = self._last_crossing(lambda e: first._deltas(e, None) - room(e) - target)
+        upper = self._first_below(lambda e: first._deltas(e, as_directions(None)) + room(e) - target)
+        lower = self._last_crossing(lambda e: first._deltas(e, as_directions(None)) - room(e) - target)
         if math.isinf(upper) or lower == 0.0:
             warnings.warn(
                 f"EEI is vacuous at delta={target:g}: the expansion may be off by {of_p:.2g}, as far as is proved;"
@@ -239,10 +180,12 @@ class EdgeworthApproximation:
         mean, variance = self._cumulants[hypothesis][:2]
         return standard_cdf((loss - mean) / math.sqrt(variance), self._expansions[hypothesis])
 
-    def _deltas(self, epsilon: FloatArray, direction: Direction | None) -> FloatArray:
-        """Return the estimates of delta at finite epsilon, not cut off."""
-        if direction not in (None, "remove", "add"):
-            raise InvalidParameterError(f'direction={direction!r} must be "remove", "add" or None')
+    def _delta(self, epsilon: float, direction: Direction) -> float:
+        """Return one direction's estimate."""
+        return float(np.clip(self._deltas(np.array([epsilon]), (direction,))[0], 0.0, 1.0))
+
+    def _deltas(self, epsilon: FloatArray, directions: Sequence[Direction]) -> FloatArray:
+        """Return the estimates of delta at finite epsilon, not cut off, the larger of these directions."""
         if self._steps.is_empty:
             return np.zeros_like(epsilon)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -250,7 +193,8 @@ class EdgeworthApproximation:
             # survival functions as the distribution functions of -L, so that small ones keep their digits
             remove = self._survival(epsilon, "P") - growth * self._survival(epsilon, "Q")
             add = self._cdf(-epsilon, "Q") - growth * self._cdf(-epsilon, "P")
-        return remove if direction == "remove" else add if direction == "add" else np.maximum(remove, add)
+        values = {"remove": remove, "add": add}
+        return np.max([values[each] for each in directions], axis=0)
 
     def _survival(self, loss: FloatArray, hypothesis: Hypothesis) -> FloatArray:
         """Return 1 - the expansion's distribution function: He_s(-x) = (-1)^s He_s(x)."""
@@ -291,15 +235,3 @@ def _root(excess: Callable[[FloatArray], FloatArray], low: float, high: float, *
     while up and float(excess(np.array([root]))[0]) > 0.0:
         root = min(root + 1e-13 * max(high, 1.0), float(high))
     return root
-
-
-def _as_positive_delta(delta: Any) -> float:
-    """Return delta in (0, 1].
-
-    Raises:
-      InvalidParameterError: it is not.
-    """
-    value = as_delta(delta)
-    if value == 0.0:
-        raise InvalidParameterError("delta=0.0 must be > 0: an expansion in normal distributions never reaches it")
-    return value

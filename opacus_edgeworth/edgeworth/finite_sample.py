@@ -38,13 +38,12 @@ def finite_sample_remainder(history: Sequence[tuple[float, float, int]], grid: G
     if grid is None:
         return 0.0
     phases = [(s, q, n) for s, q, n in history if n > 0 and q > 0.0]
-    moments = standard_moments(phases, tilt)
+    moments, deviation = standard_moments(phases, tilt)
     identical = len(phases) == 1
-    total = math.sqrt(_variance(phases, tilt))
     decay = decay_bound(tilted_steps(grid, np.array([tilt])))
 
     def cf_integral(low: float, high: float) -> float:
-        return _cf_integral(decay, low, high, total)
+        return _cf_integral(decay, low, high, deviation)
 
     return min(
         moment_remainder(moments, identical=identical),
@@ -52,8 +51,8 @@ def finite_sample_remainder(history: Sequence[tuple[float, float, int]], grid: G
     )
 
 
-def standard_moments(phases: Sequence[tuple[float, float, int]], tilt: float) -> StandardMoments:
-    """Return the averaged, standardised moments of all steps' losses under P (tilt 1) or Q (tilt 0)."""
+def standard_moments(phases: Sequence[tuple[float, float, int]], tilt: float) -> tuple[StandardMoments, float]:
+    """Return averaged, standardised moments of all losses under P (tilt 1) or Q (tilt 0), and their sum's deviation."""
     each = np.array([_step_moments(s, q, tilt) for s, q, _ in phases])  # (P, 5)
     counts = np.array([float(n) for _, _, n in phases])
     total = float(counts.sum())
@@ -61,18 +60,14 @@ def standard_moments(phases: Sequence[tuple[float, float, int]], tilt: float) ->
         counts @ np.column_stack([each[:, 1], each[:, 2], each[:, 0] * each[:, 1], each[:, 3], each[:, 4]]) / total
     )
     spread = math.sqrt(variance)
-    return StandardMoments(
+    moments = StandardMoments(
         count=int(total),
         skewness=float(third / spread**3),
         absolute_third=float(cubed / spread**3),
         fourth=float(fourth / spread**4),
         absolute_third_plus=float((cubed + absolute) / spread**3),
     )
-
-
-def _variance(phases: Sequence[tuple[float, float, int]], tilt: float) -> float:
-    """Return the variance of the sum."""
-    return math.fsum(n * _step_moments(s, q, tilt)[1] for s, q, n in phases)
+    return moments, spread * math.sqrt(total)
 
 
 def _step_moments(s: float, q: float, tilt: float) -> tuple[float, float, float, float, float]:

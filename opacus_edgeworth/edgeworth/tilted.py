@@ -19,11 +19,10 @@ import numpy as np
 from scipy.optimize import brentq
 
 from opacus_edgeworth._types import Direction, FloatArray
-from opacus_edgeworth._validate import as_delta, as_epsilon
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.curve import PrivacyCurve
-from opacus_edgeworth.edgeworth.approximation import as_order, compose_noisy
 from opacus_edgeworth.edgeworth.cumulants import affordable, loss_cumulants
+from opacus_edgeworth.edgeworth.estimate import Estimate, as_positive_delta
 from opacus_edgeworth.edgeworth.expansion import hermite_coefficients, standard_density
 from opacus_edgeworth.errors import InvalidParameterError
 from opacus_edgeworth.inversion.grid import make_grid
@@ -39,7 +38,7 @@ _X: FloatArray = (0.5 * (EDGES[:-1, None] + EDGES[1:, None] + np.diff(EDGES)[:, 
 _W: FloatArray = (0.5 * np.diff(EDGES)[:, None] * WEIGHTS).ravel()
 
 
-class TiltedEdgeworth:
+class TiltedEdgeworth(Estimate):
     """Edgeworth's expansion under the saddle-point tilt, for a training history: estimates whose error is known.
 
     The relative error is 1e-3 to 1e-13 in ordinary regimes and grows without limit where events are rare; `remainder`
@@ -61,47 +60,12 @@ class TiltedEdgeworth:
       True
     """
 
-    __slots__ = ("_curve", "_grid", "_order", "_steps")
+    __slots__ = ("_curve", "_grid")
 
     def __init__(self, history: Iterable[Any], *, order: int = 2) -> None:
-        self._order = as_order(order, 0)
-        phases, self._steps = compose_noisy(history)
-        self._curve = PrivacyCurve(phases)
+        super().__init__(history, order)
+        self._curve = PrivacyCurve(self._history)
         self._grid = affordable(lambda: rough_grid(self._steps)) if self._steps.phases else None
-
-    def __repr__(self) -> str:
-        return f"TiltedEdgeworth({list(self.history)!r}, order={self._order})"
-
-    @property
-    def history(self) -> tuple[tuple[float, float, int], ...]:
-        """The (noise_multiplier, sample_rate, steps) phases, equal ones merged."""
-        return self._curve.history
-
-    @property
-    def order(self) -> int:
-        """The order of the expansion."""
-        return self._order
-
-    def delta(self, epsilon: float, direction: Direction | None = None) -> float:
-        """Return the estimate of delta at epsilon: an estimate, not a bound.
-
-        Args:
-          epsilon: in [0, inf).
-          direction: "remove" or "add"; the larger of the two by default.
-
-        Returns:
-          The expansion's value, cut off at 0 and 1.
-
-        Raises:
-          InvalidParameterError: an argument is outside its range.
-        """
-        value = as_epsilon(epsilon)
-        if direction not in (None, "remove", "add"):
-            raise InvalidParameterError(f'direction={direction!r} must be "remove", "add" or None')
-        if self._steps.is_empty or math.isinf(value):
-            return 0.0
-        wanted: tuple[Direction, ...] = ("remove", "add") if direction is None else (direction,)
-        return max(self._delta(value, each) for each in wanted)
 
     def epsilon(self, delta: float, direction: Direction | None = None) -> float:
         """Return the estimate of epsilon at delta.
@@ -116,9 +80,7 @@ class TiltedEdgeworth:
         Raises:
           InvalidParameterError: an argument is outside its range.
         """
-        target = as_delta(delta)
-        if target == 0.0:
-            raise InvalidParameterError("delta=0.0 must be > 0: an expansion never reaches it")
+        target = as_positive_delta(delta)
 
         def excess(epsilon: float) -> float:
             return math.log(max(self.delta(epsilon, direction), 1e-300)) - math.log(target)
