@@ -4,7 +4,7 @@ One phase's law has phi(t + iy) = phi(t) (1 + X(y)), X(y) = E_t[e^{iyL} - 1 - iy
 k = k1 + M k2, with A = e^{iaL} - 1 and B likewise for the coarse part, e^{i(a+b)L} - 1 - i(a+b)L = (A - iaL) +
 (B - ibL) + A B: one matrix product for all nodes. The quadrature errs by at most `unknown`, weights and losses by
 `TiltedSteps.rounding`, the mean by `mean_error`; log1p divides these by |1 + X|. Where L does not crowd around 0
-nothing is gained by centring, and digits are lost where it is large: there, and for laws between two barriers,
+nothing is gained by centring, and digits are lost where y L is large: at such nodes, and for laws between two barriers,
 E_t[e^{iyL}] - 1 is summed as it is.
 """
 
@@ -198,16 +198,22 @@ def _excess(
         linear, quadratic, both_ways = tilted.rounding[:, :, some, None] * y
         around_mean = np.minimum(linear, quadratic * y) + both_ways * y + tilted.mean_error[:, some, None] * y
         wrong = tilted.spread[:, some, None] + tilted.turn[:, some, None] * y
-        centred = tilted.grid.law.below is None and not np.all(wrong[..., -1] < around_mean[..., -1])
+        plain = np.full(wrong.shape, True) if tilted.grid.law.below is not None else wrong < around_mean
         angle = parts[:, None] * tilted.grid.loss[some, None, :]
         both = _expm1_imaginary(angle)  # (p, inner + outer, J)
-        weight = tilted.weight[:, some]
-        alone = np.matmul(_less_angle(both, angle) if centred else both, weight[..., None])[..., 0]  # (T, p, parts)
-        x = np.matmul(both[:, inner:] * weight[:, :, None, :], both[:, :inner].transpose(0, 2, 1))
-        x = x + alone[..., inner:, None] + alone[..., None, :inner]
-        x = x.reshape(len(weight), -1, inner * outer)[..., :nodes]
-        if centred:
-            x, wrong = x + 1j * (y * tilted.mean[:, some, None]), around_mean
+        weight = tilted.weight[:, some, :, None]
+        pairs = np.matmul(both[:, inner:] * weight[:, :, None, :, 0], both[:, :inner].transpose(0, 2, 1))
+
+        def combined(alone: ComplexArray, pairs: ComplexArray = pairs) -> ComplexArray:
+            alone = alone[..., 0]  # (T, p, inner + outer)
+            x = pairs + alone[..., inner:, None] + alone[..., None, :inner]
+            return x.reshape(*x.shape[:2], -1)[..., :nodes]
+
+        x = combined(np.matmul(both, weight)) if plain.any() else np.zeros(1, dtype=np.complex128)
+        if not plain.all():
+            centred = combined(np.matmul(_less_angle(both, angle), weight))
+            centred += 1j * (y * tilted.mean[:, some, None])
+            x, wrong = np.where(plain, x, centred), np.where(plain, wrong, around_mean)
         yield some, x, wrong + unknown[:, some, None]
 
 

@@ -24,6 +24,7 @@ from opacus_edgeworth.inversion.characteristic import Group, gap_cf
 from opacus_edgeworth.inversion.grid import make_grid
 from opacus_edgeworth.inversion.law import Law, law_for_tilt
 from opacus_edgeworth.inversion.line import (
+    FEW_NODES,
     MAX_NODES,
     MAX_WORK,
     Line,
@@ -34,7 +35,7 @@ from opacus_edgeworth.inversion.line import (
 )
 from opacus_edgeworth.inversion.quadrature import log_mgf_upper, tilted_steps
 from opacus_edgeworth.inversion.route import Piece
-from opacus_edgeworth.inversion.truncation import shifted_bound
+from opacus_edgeworth.inversion.truncation import SLACK, Decay, decay_bound, shifted_bound
 from opacus_edgeworth.mechanisms import ULP
 
 SHARES = (1.0, 0.7, 0.45, 0.25)
@@ -68,8 +69,9 @@ def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float
     gaps = _groups(gap_law, where, c, others)
     log_base, base_error = _log_mgf(bases, steps.phases)
     log_gap, gap_error = (row[where] for row in _log_mgf(gaps, steps.phases))
-    log_share = log_gap - log_base[where]
-    change = float(counts[where] @ np.logaddexp(0.0, log_share))
+    log_share = np.full(steps.phases, -math.inf)
+    log_share[where] = log_gap - log_base[where]
+    change = float(counts @ np.logaddexp(0.0, log_share))
     if not change < LARGEST_CHANGE:
         raise OutOfReachError("the law gains too much between the barriers")
     log_peak = 0.5 * steps.gaussian * c * gap_left + float(log_base @ counts)
@@ -78,18 +80,9 @@ def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float
     chernoff = ((1.0, 0.0), *_chernoff_points(steps, bases, gaps, others))
     step = node_distance(c, chernoff, epsilon, log_delta, 0.0)
 
-    shifted = [(group, shifted_bound(group.tilted)) for group in gaps]
-    log_most = np.full(steps.phases, -math.inf)
-    log_most[where] = change + np.log(counts[where]) + log_share - np.logaddexp(0.0, log_share)
     slack = float(counts @ base_error) + float(counts[where] @ gap_error) + 1e-9
-
-    def log_beyond_at(y: float) -> FloatArray:
-        """|(phi + gap)^n - phi^n| <= n |gap| (phi + gap)^{n-1}, with the last factor at c."""
-        terms = [log_most[group.where] + bound.log_bound(y)[0] for group, bound in shifted]
-        return np.atleast_1d(np.logaddexp.reduce(np.concatenate(terms)) + slack)
-
     scale = math.exp(min(log_peak - gap_left * epsilon - log_delta, 700.0))
-    last, log_beyond = last_node(log_beyond_at, 4.0 * step, scale)
+    last, log_beyond = _end_of_link(steps, bases, gaps, log_share, slack, 4.0 * step, scale)
     count = math.ceil(last / step) + 1
     if count > MAX_NODES:
         raise OutOfReachError(f"{count} nodes")
@@ -125,6 +118,44 @@ def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float
         math.inf,
         spill,
     )
+
+
+def _end_of_link(
+    steps: Composition,
+    bases: list[Group],
+    gaps: list[Group],
+    log_share: FloatArray,
+    slack: float,
+    start: float,
+    scale: float,
+) -> tuple[float, FloatArray]:
+    r"""Return where the nodes may end, and log of a bound on |prod (phi + gap)^n - prod phi^n| / prod phi(c)^n beyond.
+
+    That is at most the sum over the phases of n |gap| (|phi| + |gap|)^{n-1}, times (|phi| + |gap|)^n of the others;
+    first with phi at c and, if that is far, with what is known of its decay.
+    """
+    counts = steps.steps
+    shifted = [(group, shifted_bound(group.tilted)) for group in gaps]
+    decays: list[tuple[Group, Decay]] = []
+
+    def log_beyond_at(y: float) -> FloatArray:
+        gap, phi = np.full(steps.phases, -math.inf), np.zeros(steps.phases)
+        for group, bound in shifted:
+            gap[group.where] = log_share[group.where] + np.minimum(bound.log_bound(y)[0], 0.0)
+        for group, decay in decays:
+            phi[group.where] = decay.log_phi(y)[0]
+        both = np.logaddexp(phi, gap)
+        log_sum = np.logaddexp.reduce(np.log(counts) + gap - both)
+        return np.atleast_1d(float(counts @ both) + log_sum - 0.5 * steps.gaussian * y * y * (1.0 - SLACK) + slack)
+
+    try:
+        last, log_beyond = last_node(log_beyond_at, start, scale)
+        if last < FEW_NODES * start / 4.0:
+            return last, log_beyond
+    except OutOfReachError:
+        pass  # the decay of phi may do
+    decays.extend((group, decay_bound(group.tilted)) for group in bases)
+    return last_node(log_beyond_at, start, scale)
 
 
 def _groups(law: Law, where: IntArray, tilt: float, others: list[float]) -> list[Group]:

@@ -49,10 +49,14 @@ class Decay:
 
     def log_bound(self, y: float, shifted: Shifted | None = None) -> FloatArray:
         """Return upper bounds on log |cf| of the whole composition at every |y'| >= y > 0, (T,)."""
-        log_phi = np.log1p(-(self.mass * one_minus_sinc(0.5 * y * self.width)).sum(axis=-1))
+        log_phi = self.log_phi(y)
         if shifted is not None:
             log_phi = np.minimum(log_phi, shifted.log_bound(y))
         return log_phi @ self.steps - 0.5 * self.gaussian * y * y * (1.0 - SLACK)
+
+    def log_phi(self, y: float) -> FloatArray:
+        """Return upper bounds on log |phi_t(y')| of every phase at every |y'| >= y > 0, (T, P)."""
+        return np.log1p(-(self.mass * one_minus_sinc(0.5 * y * self.width)).sum(axis=-1))
 
 
 @dataclass(frozen=True, slots=True)
