@@ -69,8 +69,10 @@ def history_delta(steps: Composition, epsilon: float) -> Bounds:
             if bounds.relative_width <= NARROW:
                 return bounds
     remove = known.intersect(direction_delta(steps, grid, epsilon, "remove"))
+    if epsilon == 0.0 and remove.relative_width <= NARROW:
+        return remove  # the total variation distance is that of either direction
     add = add_direction_delta(steps, epsilon, remove.lower)
-    return remove.larger(add) if epsilon > 0.0 else remove.intersect(add)  # both are the total variation distance
+    return remove.larger(add) if epsilon > 0.0 else remove.intersect(add)
 
 
 def history_epsilon(steps: Composition, delta: float) -> Bounds:

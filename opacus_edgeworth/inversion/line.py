@@ -206,10 +206,9 @@ def make_lines(
     log_value = float(log_peak[0]) - gap * epsilon - math.log(abs(c * gap) * spread * 2.51)
     chernoff = _chernoff_points(grid, c, directions[0], epsilon, log_value, spread)
     step = node_distance(c, chernoff, epsilon, log_value, spread)
-    last, log_beyond = _end_of_line(tilted, curvature, spread, abs(c * gap), step)
+    most_nodes = min(MAX_NODES, most_work / tilted.grid.loss.size)
+    last, log_beyond = _end_of_line(tilted, curvature, spread, abs(c * gap), step, most_nodes)
     count = math.ceil(last / step) + 1
-    if count > MAX_NODES or tilted.grid.loss.size * count > most_work:
-        raise OutOfReachError(f"{count} nodes on {tilted.grid.loss.size} grid points")
     y = step * np.arange(count)
     tilted, wrong = served(tilted, float(y[-1]), counts)
     if tilted.grid.loss.size * (count + 64.0 * math.sqrt(count)) > most_work:
@@ -265,19 +264,19 @@ def served(tilted: TiltedSteps, reach: float, counts: FloatArray) -> tuple[Tilte
 
 
 def _end_of_line(
-    tilted: TiltedSteps, curvature: float, spread: float, kernel: float, step: float
+    tilted: TiltedSteps, curvature: float, spread: float, kernel: float, step: float, most_nodes: float
 ) -> tuple[float, FloatArray]:
     """Return where the nodes may end, and the bounds on log |cf| beyond; by shifted scores, too, if that is far."""
     decay = decay_bound(tilted)
     start = 9.0 / math.sqrt(curvature)
     try:
-        last, log_beyond = last_node(decay.log_bound, start, kernel * spread)
+        last, log_beyond = last_node(decay.log_bound, start, kernel * spread, step * most_nodes)
         if last / step < FEW_NODES:
             return last, log_beyond
     except OutOfReachError:
         pass  # shifted scores may do
     shifted = shifted_bound(tilted)
-    return last_node(lambda y: decay.log_bound(y, shifted), start, kernel * spread)
+    return last_node(lambda y: decay.log_bound(y, shifted), start, kernel * spread, step * most_nodes)
 
 
 def _chernoff_points(
@@ -351,8 +350,10 @@ def node_distance(
     return float(few_bits(step))
 
 
-def last_node(log_bound: Callable[[float], FloatArray], start: float, kernel: float) -> tuple[float, FloatArray]:
-    r"""Return where the nodes may end, from `start` on, and the bounds on log |cf| beyond.
+def last_node(
+    log_bound: Callable[[float], FloatArray], start: float, kernel: float, farthest: float
+) -> tuple[float, FloatArray]:
+    r"""Return where the nodes may end, between `start` and `farthest`, and the bounds on log |cf| beyond.
 
     The nodes beyond Y add at most (1/pi) |cf| e^{G(c) + (1-c) e} sum h / y_k^2 <= (1/pi) |cf| e^{...} / Y, because
     |z (z - 1)| >= y^2: `Line.delta` adds that to both sides.
@@ -362,6 +363,8 @@ def last_node(log_bound: Callable[[float], FloatArray], start: float, kernel: fl
         log_beyond = log_bound(last)
         if float(log_beyond.max()) + math.log(kernel / last) < -TARGET:
             return last, log_beyond
-        last *= growth
+        if last >= farthest:
+            break
+        last = min(last * growth, farthest)
         growth = min(1.03 * growth, 1.5)
     raise OutOfReachError("the characteristic function decays too slowly")

@@ -82,10 +82,8 @@ def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float
 
     slack = float(counts @ base_error) + float(counts[where] @ gap_error) + 1e-9
     scale = math.exp(min(log_peak - gap_left * epsilon - log_delta, 700.0))
-    last, log_beyond = _end_of_link(steps, bases, gaps, log_share, slack, 4.0 * step, scale)
+    last, log_beyond = _end_of_link(steps, bases, gaps, log_share, slack, step, scale)
     count = math.ceil(last / step) + 1
-    if count > MAX_NODES:
-        raise OutOfReachError(f"{count} nodes")
     y = step * np.arange(count)
     bases = _served(bases, float(y[-1]), counts)
     gaps = _served(gaps, float(y[-1]), np.ones(steps.phases))
@@ -126,7 +124,7 @@ def _end_of_link(
     gaps: list[Group],
     log_share: FloatArray,
     slack: float,
-    start: float,
+    step: float,
     scale: float,
 ) -> tuple[float, FloatArray]:
     r"""Return where the nodes may end, and log of a bound on |prod (phi + gap)^n - prod phi^n| / prod phi(c)^n beyond.
@@ -149,13 +147,13 @@ def _end_of_link(
         return np.atleast_1d(float(counts @ both) + log_sum - 0.5 * steps.gaussian * y * y * (1.0 - SLACK) + slack)
 
     try:
-        last, log_beyond = last_node(log_beyond_at, start, scale)
-        if last < FEW_NODES * start / 4.0:
+        last, log_beyond = last_node(log_beyond_at, 4.0 * step, scale, step * MAX_NODES)
+        if last < step * FEW_NODES:
             return last, log_beyond
     except OutOfReachError:
         pass  # the decay of phi may do
     decays.extend((group, decay_bound(group.tilted)) for group in bases)
-    return last_node(log_beyond_at, start, scale)
+    return last_node(log_beyond_at, 4.0 * step, scale, step * MAX_NODES)
 
 
 def _groups(law: Law, where: IntArray, tilt: float, others: list[float]) -> list[Group]:

@@ -31,7 +31,7 @@ LOG_CUT = 30.0
 """How far below delta the mass beyond the last barrier lies, in log."""
 NEGLIGIBLE = 28.0
 """How far below delta, in log, the delta of a law lies that is bounded by Chernoff only."""
-WELL, WORST = 3.0, 14.0
+WELL, WORST = 2.0, 14.0
 """By how much, in log, a piece may exceed delta at no price, and at all: so much accuracy is lost."""
 LOSSES = np.array([
     0.002, 0.005, 0.01, 0.02, 0.04, 0.07, 0.11, 0.16, 0.23, 0.32, 0.43, 0.56, 0.72, 0.9, 1.3, 2.0, 3.5, 7.0, 15.0, 50.0,
