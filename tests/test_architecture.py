@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "opacus_edgeworth"
 ORDER = [
     "errors", "bounds", "_types", "_validate", "mechanisms", "composition", "inversion.law", "inversion.certain",
     "inversion.grid", "inversion.quadrature", "inversion.saddle", "inversion.truncation", "inversion.characteristic",
-    "inversion.line", "inversion.route", "inversion.link", "inversion.chain", "inversion.exact",
+    "inversion.line", "inversion.contour", "inversion.route", "inversion.link", "inversion.chain", "inversion.exact",
     "inversion.elementary", "inversion.root", "inversion.engines", "curve", "certification.typed_json",
     "certification.balls", "certification.composed", "certification.certificate", "certification.search",
     "certification.audit", "calibration", "edgeworth.estimate", "edgeworth.expansion", "edgeworth.cumulants",

@@ -14,12 +14,12 @@ from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.certain import certain_link
 from opacus_edgeworth.inversion.chain import chain_for_epsilon
 from opacus_edgeworth.inversion.characteristic import _log1p
+from opacus_edgeworth.inversion.contour import line_for_epsilon, make_lines
 from opacus_edgeworth.inversion.elementary import elementary_delta, elementary_epsilon
 from opacus_edgeworth.inversion.engines import direction_delta, grid_or_none, history_delta
 from opacus_edgeworth.inversion.exact import exact_delta
 from opacus_edgeworth.inversion.grid import expm1_minus, make_grid
 from opacus_edgeworth.inversion.law import Law, barrier_for, exact, law_for_tilt, softness
-from opacus_edgeworth.inversion.line import line_for_epsilon, make_lines
 from opacus_edgeworth.inversion.link import make_link
 from opacus_edgeworth.inversion.quadrature import tilted_steps
 from opacus_edgeworth.inversion.root import invert_delta
@@ -49,7 +49,7 @@ def far_law(steps, tilt: float) -> Law:
 def test_line_and_chain_agree(history, epsilon):
     steps = compose(history)
     line = line_for_epsilon(rough_grid(steps), epsilon, "remove").delta(epsilon)
-    chain = chain_for_epsilon(Router(steps, math.log(line.upper), epsilon), epsilon).delta(epsilon)
+    chain = chain_for_epsilon(Router(steps, math.log(line.upper), epsilon), epsilon).chain(steps).delta(epsilon)
     assert chain.lower <= line.upper
     assert line.lower <= chain.upper
     assert line.relative_width < 1e-9
@@ -68,10 +68,11 @@ def test_a_law_is_the_sum_of_its_parts(history, epsilon, loss, share):
     last = barrier_for(steps, math.log(whole.upper) - 35.0, soft)
     below = np.minimum(exact(s * np.log(np.expm1(loss * epsilon) / q + 1.0) + 0.5 / s), last - soft)
     c = saddle_for_epsilon(rough_grid(steps), epsilon, "remove")
-    base = make_lines(make_grid(law_for_tilt(steps, c, soft, below), 0.0, c, 0.0), c, ("remove",), epsilon)[0]
+    grid = make_grid(law_for_tilt(steps, c, soft, below), 0.0, c, 0.0)
+    base = make_lines(grid, c, ("remove",), epsilon).lines(steps)[0]
     first = replace(base, cut_off=0.0).delta(epsilon)
     piece = Piece((0, 1), soft, below, last, c, 1.0 + 0.5 * (c - 1.0), 1.0 + 1.5 * (c - 1.0), "line", 0.0)
-    second = make_link(steps, piece, epsilon, math.log(whole.upper)).delta(epsilon)
+    second = make_link(steps, piece, epsilon, math.log(whole.upper)).line(steps).delta(epsilon)
     assert first.lower + second.lower <= whole.upper
     assert first.upper + second.upper + law_for_tilt(steps, c, soft, last).cut_off() >= whole.lower
     assert second.width < 1e-7 * whole.upper
@@ -81,7 +82,7 @@ def test_a_law_is_the_sum_of_its_parts(history, epsilon, loss, share):
 def test_chain_of_one_step_meets_the_closed_form(sigma, rate, epsilon):
     steps = compose([(sigma, rate, 1)])
     delta = exact_delta(steps, epsilon, "remove")
-    chain = chain_for_epsilon(Router(steps, math.log(delta.upper), epsilon), epsilon).delta(epsilon)
+    chain = chain_for_epsilon(Router(steps, math.log(delta.upper), epsilon), epsilon).chain(steps).delta(epsilon)
     assert chain.lower <= delta.upper
     assert delta.lower <= chain.upper
     assert chain.relative_width < 1e-6
@@ -227,7 +228,7 @@ def test_a_barrier_that_matters_is_paid_for(history, epsilon, log_cut):
     for direction in ("remove", "add"):
         for c in (1.5, 3.0, 6.0, 0.5):  # the complement too
             try:
-                line = make_lines(rough_grid(steps, log_cut), c, (direction,), epsilon)[0]
+                line = make_lines(rough_grid(steps, log_cut), c, (direction,), epsilon).lines(steps)[0]
             except OutOfReachError:
                 continue  # far from the saddle point it may cost too many nodes
             affordable += 1
@@ -362,7 +363,7 @@ def test_losses_with_two_humps_are_held_by_their_grids():
     assert 0.0 <= got.lower <= got.upper <= 1e-3
     assert got.relative_width < 1e-6
     router = Router(compose([(1 / 30, 1e-3, 2)]), -20.0, 500.0)
-    assert chain_for_epsilon(router, 500.0).delta(500.0).relative_width < 1e-6
+    assert chain_for_epsilon(router, 500.0).chain(steps).delta(500.0).relative_width < 1e-6
 
 
 def test_hidden_mass_does_not_underflow():

@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import brentq
 
+from opacus_edgeworth._types import FloatArray
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.certain import Certain, certain_link
+from opacus_edgeworth.inversion.contour import LineTable, make_lines
 from opacus_edgeworth.inversion.grid import make_grid
-from opacus_edgeworth.inversion.law import law_for_tilt
-from opacus_edgeworth.inversion.line import Line, compose_upper, log_chernoff, make_lines
-from opacus_edgeworth.inversion.link import make_link
+from opacus_edgeworth.inversion.law import Law, law_for_tilt
+from opacus_edgeworth.inversion.line import Chernoff, Line, log_chernoff
+from opacus_edgeworth.inversion.link import LinkTable, make_link
 from opacus_edgeworth.inversion.quadrature import log_mgf_upper
 from opacus_edgeworth.inversion.route import Piece, Router
 from opacus_edgeworth.mechanisms import ULP
@@ -51,14 +53,52 @@ class Chain:
         return Bounds(min(lower * (1.0 - 4.0 * ULP), 1.0), min(upper * (1.0 + 4.0 * ULP), 1.0))
 
 
-def chain_for_epsilon(router: Router, epsilon: float) -> Chain:
+@dataclass(frozen=True, slots=True)
+class CertainTable:
+    """Barriers between which P's mass is practically all of delta, for any number of steps."""
+
+    soft: FloatArray
+    below: FloatArray
+    barrier: FloatArray
+
+    def line(self, steps: Composition) -> Certain:
+        """Return what these numbers of steps gain between the barriers."""
+        return certain_link(steps, self.soft, self.below, self.barrier)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainTable:
+    """Chains along one route, for any number of steps of these phases.
+
+    Args:
+      first: the first law's line, or `negligible` its Chernoff bound.
+      links: what follows.
+      first_law, last_law: the laws up to the first and the last barrier.
+    """
+
+    first: LineTable | None
+    negligible: Chernoff | None
+    links: tuple[LinkTable | CertainTable, ...]
+    first_law: Law
+    last_law: Law
+
+    def chain(self, steps: Composition) -> Chain:
+        """Return the chain for these numbers of steps; true for any, sharp for about those that it was made for."""
+        lines: list[Line | Certain] = [link.line(steps) for link in self.links]
+        if self.first is not None:  # the barrier takes nothing, since links follow
+            lines.insert(0, replace(self.first.lines(steps)[0], cut_off=0.0))
+        left_out = replace(self.last_law, steps=steps).cut_off() + replace(self.first_law, steps=steps).spill()
+        return Chain(tuple(lines), None if self.negligible is None else self.negligible.bounds(steps)[1], left_out)
+
+
+def chain_for_epsilon(router: Router, epsilon: float) -> ChainTable:
     """Return a chain of lines for delta near an epsilon other than 0, in the remove direction.
 
     Raises:
       OutOfReachError: there is no affordable one.
     """
     steps = router.steps
-    lines: dict[tuple[int, int], Line | Certain] = {}
+    tables: dict[tuple[int, int], LineTable | LinkTable | CertainTable] = {}
     avoid: set[tuple[int, int]] = set()
     offers = router.offers(epsilon)
     for _ in range(MAX_DETOURS):
@@ -67,37 +107,43 @@ def chain_for_epsilon(router: Router, epsilon: float) -> Chain:
         piece = pieces[0]
         try:
             for piece in pieces:
-                if piece.method != "chernoff" and piece.ends not in lines:
-                    lines[piece.ends] = _make_line(steps, piece, epsilon, log_delta)
+                if piece.method != "chernoff" and piece.ends not in tables:
+                    tables[piece.ends] = _make_table(steps, piece, epsilon, log_delta)
         except OutOfReachError:
             avoid.add(piece.ends)  # go another way
             continue
-        return _chain(steps, pieces, lines)
+        return _chain(steps, pieces, tables)
     raise OutOfReachError("too many detours")
 
 
-def _chain(steps: Composition, pieces: list[Piece], lines: dict[tuple[int, int], Line | Certain]) -> Chain:
-    """Return the chain of these pieces, whose lines are there."""
-    first = pieces[0]
-    law = law_for_tilt(steps, first.c, first.soft, first.barrier)
-    left_out = law_for_tilt(steps, 1.0, first.soft, pieces[-1].barrier).cut_off() + law.spill()
-    negligible = None
-    if first.method == "chernoff":
-        c = np.array([first.c])
-        log_mgf = log_mgf_upper(make_grid(law, 0.0, first.c, 0.0), c)
-        negligible = (first.c, float(compose_upper(steps, log_mgf, c)[0]))
-    return Chain(tuple(lines[piece.ends] for piece in pieces if piece.method != "chernoff"), negligible, left_out)
+def _chain(
+    steps: Composition, pieces: list[Piece], tables: dict[tuple[int, int], LineTable | LinkTable | CertainTable]
+) -> ChainTable:
+    """Return the chain of these pieces, whose tables are there."""
+    piece = pieces[0]
+    law = law_for_tilt(steps, piece.c, piece.soft, piece.barrier)
+    first = negligible = None
+    if piece.method == "chernoff":
+        c = np.array([piece.c])
+        negligible = Chernoff(c, log_mgf_upper(make_grid(law, 0.0, piece.c, 0.0), c))
+    else:
+        first = tables[piece.ends]
+        assert isinstance(first, LineTable)
+    links = [tables[piece.ends] for piece in pieces[1:]]
+    last = law_for_tilt(steps, 1.0, piece.soft, pieces[-1].barrier)
+    return ChainTable(first, negligible, tuple(link for link in links if not isinstance(link, LineTable)), law, last)
 
 
-def _make_line(steps: Composition, piece: Piece, epsilon: float, log_delta: float) -> Line | Certain:
-    """Return the line for a piece; the barrier of a first one takes nothing, since links follow."""
+def _make_table(
+    steps: Composition, piece: Piece, epsilon: float, log_delta: float
+) -> LineTable | LinkTable | CertainTable:
+    """Return the table for a piece."""
     if piece.below is not None and piece.method == "certain":
-        return certain_link(steps, piece.soft, piece.below, piece.barrier)
+        return CertainTable(piece.soft, piece.below, piece.barrier)
     if piece.below is not None:
         return make_link(steps, piece, epsilon, log_delta)
     law = law_for_tilt(steps, piece.c, piece.soft, piece.barrier)
-    line = make_lines(make_grid(law, 0.0, piece.c, 0.0), piece.c, ("remove",), epsilon)[0]
-    return replace(line, cut_off=0.0)
+    return make_lines(make_grid(law, 0.0, piece.c, 0.0), piece.c, ("remove",), epsilon)
 
 
 def router_for_epsilon(steps: Composition, epsilon: float, log_most: float) -> Router:

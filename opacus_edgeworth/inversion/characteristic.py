@@ -25,21 +25,46 @@ MAX_CHUNK = 1 << 15
 """Complex numbers of a table of e^{iyL} that are held at once, about."""
 
 
-def log_cf(tilted: TiltedSteps, unknown: FloatArray, step: float, nodes: int) -> tuple[ComplexArray, FloatArray]:
-    """Return log of the cf of the whole composition at y_k, k < nodes, under each tilt, and bounds on its error.
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """Logarithms of one step's factors at N nodes, for any number of steps.
 
-    Both (T, nodes); `unknown` is (T, P).
+    Args:
+      value: (..., P, N); where nothing is known of a factor, log of a bound on its modulus.
+      error: (..., P, N), bounds on their errors; infinite where nothing is known.
     """
-    steps = tilted.grid.steps
-    y = step * np.arange(nodes)
-    total, error = _gaussian(steps, tilted.tilt, y)
-    size = np.abs(total)
+
+    value: ComplexArray
+    error: FloatArray
+
+    def power(self, counts: FloatArray) -> tuple[ComplexArray, FloatArray, FloatArray]:
+        """Return the sum of n log over the phases, a bound on its error, and the sum of the moduli, (..., N).
+
+        Where nothing is known, that power of the bound on the modulus and twice it, which is expm1(log 3), cover the
+        difference.
+        """
+        unknown = np.isinf(self.error)
+        if unknown.any():
+            error = np.where(unknown, math.log(3.0), counts[:, None] * self.error).sum(axis=-2)
+        else:
+            error = counts @ self.error
+        return counts @ self.value, error, counts @ np.abs(self.value)
+
+
+def log_steps(tilted: TiltedSteps, unknown: FloatArray, step: float, nodes: int) -> Logs:
+    """Return log of every step's cf at y_k, k < nodes, under each tilt, (T, P, nodes); `unknown` is (T, P)."""
+    shape = (*unknown.shape, nodes)
+    logs = Logs(np.empty(shape, dtype=np.complex128), np.empty(shape))
     for some, x, wrong in _excess(tilted, unknown, step, nodes):
-        log_phi, log_error = _log_power(x, wrong, steps.steps[some, None])
-        total = total + log_phi.sum(axis=1)
-        error = error + log_error.sum(axis=1)
-        size = size + np.abs(log_phi).sum(axis=1)
-    return total, error + ULP * (steps.phases + 4) * size
+        logs.value[:, some], logs.error[:, some] = _log_factor(x, wrong)
+    return logs
+
+
+def log_cf(steps: Composition, tilts: FloatArray, y: FloatArray, logs: Logs) -> tuple[ComplexArray, FloatArray]:
+    """Return log of the cf of the whole composition at y (N,), under each tilt, and bounds on its error, (T, N)."""
+    total, error = _gaussian(steps, tilts, y)
+    log_phi, log_error, size = logs.power(steps.steps)
+    return total + log_phi, error + log_error + ULP * (steps.phases + 4) * (size + np.abs(total))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,43 +82,50 @@ class Group:
     unknown: FloatArray
 
 
-def gap_cf(
-    steps: Composition, bases: list[Group], gaps: list[Group], step: float, nodes: int
-) -> tuple[ComplexArray, FloatArray]:
-    r"""Return (prod (phi + gap)^n - prod phi^n) / prod phi(t)^n at y_k, (nodes,), and a bound on its error.
+@dataclass(frozen=True, slots=True)
+class GapLogs:
+    """What `gap_cf` needs of every step at the nodes, all (P, N): phi and phi + gap over phi(t), and 1 + gap / phi."""
+
+    base: Logs
+    both: Logs
+    ratio: Logs
+
+
+def log_gaps(phases: int, bases: list[Group], gaps: list[Group], step: float, nodes: int) -> GapLogs:
+    """Return the logarithms for phi of all phases and what is added to some of them, under the same tilt."""
+    shape = (phases, nodes)
+    base_logs, both, ratio = (Logs(np.zeros(shape, dtype=np.complex128), np.zeros(shape)) for _ in range(3))
+    added = {phase.index: phase for group in gaps for phase in _phases(group, step, nodes)}
+    for group in bases:
+        for base in _phases(group, step, nodes):
+            i, gap = base.index, added.get(base.index)
+            base_logs.value[i], base_logs.error[i] = _log_factor(base.x, base.wrong)
+            if gap is None:
+                both.value[i], both.error[i] = base_logs.value[i], base_logs.error[i]
+            else:
+                both.value[i], both.error[i] = _log_sum(base, gap)
+                ratio.value[i], ratio.error[i] = _log_ratio(base, gap)
+    return GapLogs(base_logs, both, ratio)
+
+
+def gap_cf(steps: Composition, tilt: float, y: FloatArray, logs: GapLogs) -> tuple[ComplexArray, FloatArray]:
+    r"""Return (prod (phi + gap)^n - prod phi^n) / prod phi(t)^n at y (N,), and a bound on its error, (N,).
 
     With D = sum n log(1 + gap / phi) that is e^{log prod (phi / phi(t))^n} expm1(D), and
     |e^{D'} - e^D| <= e^{Re D} expm1 |D' - D|: accurate where the gap is small. Where phi is not known, or gap undoes
     it (a barrier's edge is sharp, the law beyond it is not), the two products by themselves are.
-
-    Args:
-      steps: the composition.
-      bases: phi of all phases, under one tilt.
-      gaps: what is added to some of them, under the same tilt.
-      step: the distance of the nodes.
-      nodes: their number.
     """
-    y = step * np.arange(nodes)
-    total, error = (row[0] for row in _gaussian(steps, bases[0].tilted.tilt, y))
-    whole, whole_error = total, error
-    d, d_error = np.zeros(nodes, dtype=np.complex128), np.zeros(nodes)
-    size, whole_size, d_size = np.abs(total), np.abs(total), 0.0
-    added = {phase.index: phase for group in gaps for phase in _phases(group, step, nodes)}
-    for group in bases:
-        for base in _phases(group, step, nodes):
-            count = steps.steps[base.index]
-            log_phi, log_error = _log_power(base.x, base.wrong, count)
-            total, error, size = total + log_phi, error + log_error, size + np.abs(log_phi)
-            gap = added.get(base.index)
-            if gap is not None:
-                log_ratio, ratio_error = _log_ratio(base, gap, count)
-                d, d_error, d_size = d + log_ratio, d_error + ratio_error, d_size + np.abs(log_ratio)
-                log_phi, log_error = _log_sum_power(base, gap, count)
-            whole, whole_error, whole_size = whole + log_phi, whole_error + log_error, whole_size + np.abs(log_phi)
-    rounding = ULP * (steps.phases + 8)
-    error = error + rounding * size + 4.0 * ULP * np.abs(total)
-    whole_error = whole_error + rounding * whole_size + 4.0 * ULP * np.abs(whole)
-    d_error = d_error + rounding * d_size
+    gaussian, gaussian_error = (row[0] for row in _gaussian(steps, np.array([tilt]), y))
+    counts, rounding = steps.steps, ULP * (steps.phases + 8)
+    powers = []
+    for factors in (logs.base, logs.both):
+        total, error, size = factors.power(counts)
+        total = total + gaussian
+        error = error + gaussian_error + rounding * (size + np.abs(gaussian)) + 4.0 * ULP * np.abs(total)
+        powers.append((total, error))
+    (total, error), (whole, whole_error) = powers
+    d = counts @ logs.ratio.value
+    d_error = counts @ logs.ratio.error + rounding * (counts @ np.abs(logs.ratio.value))
     with np.errstate(over="ignore", invalid="ignore"):
         power, whole_power = np.exp(total), np.exp(whole)
         value = power * np.expm1(d)
@@ -135,26 +167,25 @@ def _share(base: _Phase, gap: _Phase) -> tuple[float, float]:
     return math.exp(min(gap.log_mgf - base.log_mgf, 600.0)), off
 
 
-def _log_ratio(base: _Phase, gap: _Phase, count: float) -> tuple[ComplexArray, FloatArray]:
-    """Return n log(1 + gap / phi) and a bound on its error."""
+def _log_ratio(base: _Phase, gap: _Phase) -> tuple[ComplexArray, FloatArray]:
+    """Return log(1 + gap / phi) and a bound on its error."""
     share, off = _share(base, gap)
     left = np.maximum(np.abs(1.0 + base.x) - base.wrong, 1e-300)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         ratio = share * (1.0 + gap.x) / (1.0 + base.x)
         relative = np.expm1(off) + base.wrong / left + 16.0 * ULP
         wrong = share * math.exp(off) * gap.wrong / left + np.abs(ratio) * relative * (1.0 + relative)
-    log_ratio, error = _log1p(ratio, wrong)
-    return count * log_ratio, count * error
+    return _log1p(ratio, wrong)
 
 
-def _log_sum_power(base: _Phase, gap: _Phase, count: float) -> tuple[ComplexArray, FloatArray]:
-    """Return n log((phi + gap) / phi(t)) and a bound on its error."""
+def _log_sum(base: _Phase, gap: _Phase) -> tuple[ComplexArray, FloatArray]:
+    """Return log((phi + gap) / phi(t)) and a bound on its error."""
     share, off = _share(base, gap)
     added = share * (1.0 + gap.x)
     x = base.x + added
     wrong = base.wrong + share * math.exp(off) * gap.wrong + np.abs(added) * (math.expm1(off) + 16.0 * ULP)
     wrong += 8.0 * ULP * (np.abs(base.x) + np.abs(added))
-    return _log_power(x, wrong, count, 1.0 + share * math.exp(off) * (1.0 + 4.0 * ULP))
+    return _log_factor(x, wrong, 1.0 + share * math.exp(off) * (1.0 + 4.0 * ULP))
 
 
 def _gaussian(steps: Composition, tilts: FloatArray, y: FloatArray) -> tuple[ComplexArray, FloatArray]:
@@ -217,21 +248,18 @@ def _excess(
         yield some, x, wrong + unknown[:, some, None]
 
 
-def _log_power(
-    x: ComplexArray, wrong: FloatArray, counts: FloatArray | float, largest: float = 1.0
-) -> tuple[ComplexArray, FloatArray]:
-    """Return counts * log(1 + x) and a bound on its error, x being off by up to `wrong` and by its own rounding.
+def _log_factor(x: ComplexArray, wrong: FloatArray, largest: float = 1.0) -> tuple[ComplexArray, FloatArray]:
+    """Return log(1 + x), x being off by up to `wrong` and by its own rounding, and a bound on its error.
 
-    Where nothing is known of 1 + x, its modulus is at most |1 + x| + wrong and at most `largest`: that power and twice
-    it, which is expm1(log 3), cover the difference.
+    Where nothing is known of 1 + x, the bound is infinite, and the result is log of a bound on its modulus, which is at
+    most |1 + x| + wrong and at most `largest`.
     """
     log_phi, error = _log1p(x, wrong)
     unknown = np.isinf(error)
     if unknown.any():
         most = np.abs(1.0 + x) + wrong + 8.0 * ULP * (1.0 + np.abs(x))
         log_phi[unknown] = np.log(np.clip(most, 1e-300, largest))[unknown]
-        return counts * log_phi, np.where(unknown, math.log(3.0), counts * error)
-    return counts * log_phi, counts * error
+    return log_phi, error
 
 
 def _expm1_imaginary(angle: FloatArray) -> ComplexArray:

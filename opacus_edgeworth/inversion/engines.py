@@ -13,18 +13,18 @@ from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.chain import chain_for_epsilon, router_for_delta, router_for_epsilon
-from opacus_edgeworth.inversion.elementary import distance_bound, elementary_delta, elementary_epsilon
-from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
-from opacus_edgeworth.inversion.grid import Grid, make_grid
-from opacus_edgeworth.inversion.law import barrier_for, law_for_tilt, softness
-from opacus_edgeworth.inversion.line import (
+from opacus_edgeworth.inversion.contour import (
     MAX_WORK,
-    Line,
     chernoff_bound,
     contour_for_epsilon,
     line_for_epsilon,
     make_lines,
 )
+from opacus_edgeworth.inversion.elementary import distance_bound, elementary_delta, elementary_epsilon
+from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
+from opacus_edgeworth.inversion.grid import Grid, make_grid
+from opacus_edgeworth.inversion.law import barrier_for, law_for_tilt, softness
+from opacus_edgeworth.inversion.line import Line
 from opacus_edgeworth.inversion.root import invert_delta
 from opacus_edgeworth.inversion.route import Router
 from opacus_edgeworth.inversion.saddle import LOG_CUT, SOFT_SHARE, rough_grid, saddle_for_delta
@@ -63,7 +63,7 @@ def history_delta(steps: Composition, epsilon: float) -> Bounds:
     if grid is not None:
         with suppress(OutOfReachError):  # each direction by itself follows
             c = contour_for_epsilon(grid, epsilon, "remove")
-            remove, add = make_lines(grid, c, ("remove", "add"), epsilon, quick_work(steps))
+            remove, add = make_lines(grid, c, ("remove", "add"), epsilon, quick_work(steps)).lines(steps)
             known = remove.delta(epsilon)
             bounds = known.larger(add.delta(epsilon))
             if bounds.relative_width <= NARROW:
@@ -91,7 +91,7 @@ def history_epsilon(steps: Composition, delta: float) -> Bounds:
     if grid is not None:
         with suppress(OutOfReachError):  # each direction by itself follows
             c, start = saddle_for_delta(grid, delta, "remove")
-            line, add = make_lines(grid, c, ("remove", "add"), start, quick_work(steps))
+            line, add = make_lines(grid, c, ("remove", "add"), start, quick_work(steps)).lines(steps)
             known = _invert_line(line, steps, delta, "remove", start)
             if known.relative_width <= NARROW and add.delta(known.upper).upper <= delta:
                 return known
@@ -179,7 +179,7 @@ def _chain_delta(steps: Composition, at: float, known: Bounds) -> Bounds:
         router = router_for_epsilon(steps, at, math.log(known.upper))
         for _ in range(3):
             with suppress(OutOfReachError):  # more barriers follow
-                known = known.intersect(chain_for_epsilon(router, at).delta(at))
+                known = known.intersect(chain_for_epsilon(router, at).chain(steps).delta(at))
             if known.relative_width <= NARROW_CHAIN:
                 break
             # barriers depend on the delta that there is
@@ -220,7 +220,7 @@ def direction_epsilon(
     if grid is not None and bounds.relative_width > NARROW:
         with suppress(OutOfReachError):  # what is known must do
             c, start = saddle_for_delta(grid, delta, direction)
-            line = make_lines(grid, c, (direction,), start)[0]
+            line = make_lines(grid, c, (direction,), start).lines(steps)[0]
             bounds = bounds.intersect(_invert_line(line, steps, delta, direction, start))
     return bounds
 
@@ -234,7 +234,7 @@ def _chain_epsilon(steps: Composition, delta: float, start: float, known: Bounds
             router, guess = router_for_delta(steps, delta, known.upper)
         for attempt in range(MAX_CHAINS):
             with suppress(OutOfReachError):  # more barriers follow
-                chain = chain_for_epsilon(router, guess)
+                chain = chain_for_epsilon(router, guess).chain(steps)
                 if guess < delta and chain.delta(guess).upper + math.expm1(min(guess, 1.0)) * (1.0 + 1e-12) <= delta:
                     return Bounds(0.0, 0.0)  # since delta(0) is at most that
                 known = known.intersect(_invert(chain.delta, steps, delta, "remove", guess, 1.0 / guess))

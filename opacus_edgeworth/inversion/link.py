@@ -14,25 +14,18 @@ because its density is smooth (`truncation.Shifted`).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from opacus_edgeworth._types import FloatArray, IntArray
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
-from opacus_edgeworth.inversion.characteristic import Group, gap_cf
+from opacus_edgeworth.inversion.characteristic import GapLogs, Group, gap_cf, log_gaps
+from opacus_edgeworth.inversion.contour import FEW_NODES, MAX_NODES, MAX_WORK, served
 from opacus_edgeworth.inversion.grid import make_grid
 from opacus_edgeworth.inversion.law import Law, law_for_tilt
-from opacus_edgeworth.inversion.line import (
-    FEW_NODES,
-    MAX_NODES,
-    MAX_WORK,
-    Line,
-    compose_upper,
-    last_node,
-    node_distance,
-    served,
-)
+from opacus_edgeworth.inversion.line import Line, compose_upper, last_node, node_distance
 from opacus_edgeworth.inversion.quadrature import log_mgf_upper, tilted_steps
 from opacus_edgeworth.inversion.route import Piece
 from opacus_edgeworth.inversion.truncation import SLACK, Decay, decay_bound, shifted_bound
@@ -43,7 +36,110 @@ SHARES = (1.0, 0.7, 0.45, 0.25)
 LARGEST_CHANGE = 600.0
 
 
-def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float) -> Line:
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """Bounds on every phase's |phi| and |gap| over phi(c), in log, from some y on; (P,)."""
+
+    phi: FloatArray
+    gap: FloatArray
+
+    def log_bound(self, steps: Composition, y: float) -> float:
+        """Bound log of |prod (phi + gap)^n - prod phi^n| / prod phi(c)^n from y on.
+
+        It is at most the sum over the phases of n |gap| (|phi| + |gap|)^{n-1}, times (|phi| + |gap|)^n of the others.
+        """
+        both = np.logaddexp(self.phi, self.gap)
+        log_sum = float(np.logaddexp.reduce(np.log(steps.steps) + self.gap - both))
+        return float(steps.steps @ both) + log_sum - 0.5 * steps.gaussian * y * y * (1.0 - SLACK) + 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class GapChernoff:
+    """Upper bounds on log phi and log gap of every phase at points c' > 1, (C,): (C, P)."""
+
+    c: FloatArray
+    base: FloatArray
+    gap: FloatArray
+
+    def bounds(self, steps: Composition) -> tuple[tuple[float, float], ...]:
+        """Return (c', upper bound on log(e^{G_U(c')} - e^{G_B(c')})) for c' = 1 and all points.
+
+        (phi + gap)^n - phi^n is at most n gap (phi + gap)^{n-1}, and at most (phi + gap)^n.
+        """
+        both = np.logaddexp(self.base, self.gap) + 4.0 * ULP
+        with np.errstate(invalid="ignore"):  # nothing is known where both are infinite
+            share = np.logaddexp.reduce(np.log(steps.steps) + self.gap - both, axis=1) + 1e-12
+        bound = compose_upper(steps, both, self.c) + np.where(share < 0.0, share, 0.0)
+        return ((1.0, 0.0), *zip(self.c.tolist(), bound.tolist(), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTable:
+    """What the law gains between two barriers, for any number of steps of these phases.
+
+    Args:
+      base_law, gap_law: the law up to the lower barrier, and what lies between for the phases where something does.
+      c, gap, step, y: as in `Line`.
+      log_base: (P,), log phi(c); `base_error` bounds its error.
+      logs: the factors at the nodes.
+      beyond: what is known from the last node on.
+      chernoff: for the alias terms.
+    """
+
+    base_law: Law
+    gap_law: Law
+    where: IntArray
+    c: float
+    gap: float
+    step: float
+    y: FloatArray
+    log_base: FloatArray
+    base_error: FloatArray
+    logs: GapLogs
+    beyond: Beyond
+    chernoff: GapChernoff
+
+    def line(self, steps: Composition) -> Line:
+        """Return the line for these numbers of steps; true for any, sharp for about those that it was made for."""
+        c, gap, y = self.c, self.gap, self.y
+        value, wrong = gap_cf(steps, c, y, self.logs)
+        kernel = 1.0 / ((c + 1j * y) * (gap + 1j * y))
+        amplitude = value * kernel
+        size = np.abs(amplitude)
+        error = (wrong + 16.0 * ULP * np.abs(value)) * np.abs(kernel)
+        amplitude[0] *= 0.5
+        own = replace(self.gap_law, steps=replace(steps.select(self.where), gaussian=0.0))
+        spill = replace(self.base_law, steps=steps).spill() + own.spill()
+        log_peak, log_peak_error = log_peak_of(steps, c, gap, self.log_base, self.base_error)
+        return Line(
+            c,
+            gap,
+            self.step,
+            y,
+            amplitude,
+            float(error.sum()) * (1.0 + 1e-9),
+            float(size.sum()),
+            float(size @ y),
+            log_peak,
+            log_peak_error,
+            self.beyond.log_bound(steps, float(y[-1])),
+            self.chernoff.bounds(steps),
+            spill,
+            math.inf,
+            spill,
+        )
+
+
+def log_peak_of(
+    steps: Composition, c: float, gap: float, log_base: FloatArray, base_error: FloatArray
+) -> tuple[float, float]:
+    """Return log prod phi(c)^n, unsampled steps included, and a bound on its error."""
+    counts, gaussian = steps.steps, 0.5 * steps.gaussian * c * gap
+    error = 8.0 * ULP * gaussian + float(base_error @ counts)
+    return gaussian + float(log_base @ counts), error + ULP * (counts.size + 4) * float(np.abs(log_base) @ counts)
+
+
+def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float) -> LinkTable:
     """Return a line, in the remove direction, for what the law gains between two barriers.
 
     Args:
@@ -68,21 +164,15 @@ def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float
     bases = _groups(base_law, np.arange(steps.phases), c, others)
     gaps = _groups(gap_law, where, c, others)
     log_base, base_error = _log_mgf(bases, steps.phases)
-    log_gap, gap_error = (row[where] for row in _log_mgf(gaps, steps.phases))
-    log_share = np.full(steps.phases, -math.inf)
-    log_share[where] = log_gap - log_base[where]
-    change = float(counts @ np.logaddexp(0.0, log_share))
-    if not change < LARGEST_CHANGE:
+    log_gap, gap_error = _log_mgf(gaps, steps.phases)
+    log_share = log_gap - log_base
+    if not float(counts @ np.logaddexp(0.0, log_share)) < LARGEST_CHANGE:
         raise OutOfReachError("the law gains too much between the barriers")
-    log_peak = 0.5 * steps.gaussian * c * gap_left + float(log_base @ counts)
-    log_peak_error = 4.0 * ULP * steps.gaussian * c * gap_left + float(base_error @ counts)
-    log_peak_error += ULP * (counts.size + 4) * float(np.abs(log_base) @ counts)
-    chernoff = ((1.0, 0.0), *_chernoff_points(steps, bases, gaps, others))
-    step = node_distance(c, chernoff, epsilon, log_delta, 0.0)
-
-    slack = float(counts @ base_error) + float(counts[where] @ gap_error) + 1e-9
+    log_peak, _ = log_peak_of(steps, c, gap_left, log_base, base_error)
+    chernoff = _chernoff(steps.phases, bases, gaps, others)
+    step = node_distance(c, chernoff.bounds(steps), epsilon, log_delta, 0.0)
     scale = math.exp(min(log_peak - gap_left * epsilon - log_delta, 700.0))
-    last, log_beyond = _end_of_link(steps, bases, gaps, log_share, slack, step, scale)
+    last, beyond = _end_of_link(steps, bases, gaps, log_share + base_error + gap_error, step, scale)
     count = math.ceil(last / step) + 1
     y = step * np.arange(count)
     bases = _served(bases, float(y[-1]), counts)
@@ -92,29 +182,19 @@ def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float
     points = sum(group.tilted.grid.loss.size for group in (*bases, *gaps))
     if points * (count + 64.0 * math.sqrt(count)) > MAX_WORK:
         raise OutOfReachError(f"{count} nodes on {points} grid points")
-    value, wrong = gap_cf(steps, bases, gaps, step, count)
-    kernel = 1.0 / ((c + 1j * y) * (gap_left + 1j * y))
-    amplitude = value * kernel
-    size = np.abs(amplitude)
-    error = (wrong + 16.0 * ULP * np.abs(value)) * np.abs(kernel)
-    amplitude[0] *= 0.5
-    spill = base_law.spill() + gap_law.spill()
-    return Line(
+    return LinkTable(
+        base_law,
+        gap_law,
+        where,
         c,
         gap_left,
         step,
         y,
-        amplitude,
-        float(error.sum()) * (1.0 + 1e-9),
-        float(size.sum()),
-        float(size @ y),
-        log_peak,
-        log_peak_error,
-        float(log_beyond[0]),
+        log_base,
+        base_error,
+        log_gaps(steps.phases, bases, gaps, step, count),
+        beyond,
         chernoff,
-        spill,
-        math.inf,
-        spill,
     )
 
 
@@ -123,37 +203,36 @@ def _end_of_link(
     bases: list[Group],
     gaps: list[Group],
     log_share: FloatArray,
-    slack: float,
     step: float,
     scale: float,
-) -> tuple[float, FloatArray]:
-    r"""Return where the nodes may end, and log of a bound on |prod (phi + gap)^n - prod phi^n| / prod phi(c)^n beyond.
+) -> tuple[float, Beyond]:
+    """Return where the nodes may end, and what is known from there on; `log_share`, gap / phi at c, is rounded up.
 
-    That is at most the sum over the phases of n |gap| (|phi| + |gap|)^{n-1}, times (|phi| + |gap|)^n of the others;
-    first with phi at c and, if that is far, with what is known of its decay.
+    First with phi at c and, if the end is far, with what is known of its decay.
     """
-    counts = steps.steps
     shifted = [(group, shifted_bound(group.tilted)) for group in gaps]
     decays: list[tuple[Group, Decay]] = []
 
-    def log_beyond_at(y: float) -> FloatArray:
-        gap, phi = np.full(steps.phases, -math.inf), np.zeros(steps.phases)
-        for group, bound in shifted:
-            gap[group.where] = log_share[group.where] + np.minimum(bound.log_bound(y)[0], 0.0)
+    def beyond(y: float) -> Beyond:
+        phi, gap = np.zeros(steps.phases), np.full(steps.phases, -math.inf)
         for group, decay in decays:
             phi[group.where] = decay.log_phi(y)[0]
-        both = np.logaddexp(phi, gap)
-        log_sum = np.logaddexp.reduce(np.log(counts) + gap - both)
-        return np.atleast_1d(float(counts @ both) + log_sum - 0.5 * steps.gaussian * y * y * (1.0 - SLACK) + slack)
+        for group, bound in shifted:
+            gap[group.where] = log_share[group.where] + np.minimum(bound.log_bound(y)[0], 0.0)
+        return Beyond(phi, gap)
+
+    def log_bound(y: float) -> float:
+        return beyond(y).log_bound(steps, y)
 
     try:
-        last, log_beyond = last_node(log_beyond_at, 4.0 * step, scale, step * MAX_NODES)
+        last = last_node(log_bound, 4.0 * step, scale, step * MAX_NODES)
         if last < step * FEW_NODES:
-            return last, log_beyond
+            return last, beyond(last)
     except OutOfReachError:
         pass  # the decay of phi may do
     decays.extend((group, decay_bound(group.tilted)) for group in bases)
-    return last_node(log_beyond_at, 4.0 * step, scale, step * MAX_NODES)
+    last = last_node(log_bound, 4.0 * step, scale, step * MAX_NODES)
+    return last, beyond(last)
 
 
 def _groups(law: Law, where: IntArray, tilt: float, others: list[float]) -> list[Group]:
@@ -187,20 +266,11 @@ def _log_mgf(groups: list[Group], phases: int) -> tuple[FloatArray, FloatArray]:
     return log_mgf, error
 
 
-def _chernoff_points(
-    steps: Composition, bases: list[Group], gaps: list[Group], points: list[float]
-) -> list[tuple[float, float]]:
-    """Return (c', upper bound on log(e^{G_U(c')} - e^{G_B(c')})) for the points c' > 1.
-
-    (phi + gap)^n - phi^n is at most n gap (phi + gap)^{n-1}, and at most (phi + gap)^n.
-    """
+def _chernoff(phases: int, bases: list[Group], gaps: list[Group], points: list[float]) -> GapChernoff:
+    """Return proved upper bounds on phi and gap at the points c' > 1."""
     c = np.array(points)
-    base, gap = np.full((2, c.size, steps.phases), -math.inf)
+    base, gap = np.full((2, c.size, phases), -math.inf)
     for groups, log_mgf in ((bases, base), (gaps, gap)):
         for group in groups:
             log_mgf[:, group.where] = log_mgf_upper(group.tilted.grid, c)
-    both = np.logaddexp(base, gap) + 4.0 * ULP
-    with np.errstate(invalid="ignore"):  # nothing is known where both are infinite
-        share = np.logaddexp.reduce(np.log(steps.steps) + gap - both, axis=1) + 1e-12
-    bound = compose_upper(steps, both, c) + np.where(share < 0.0, share, 0.0)
-    return list(zip(points, bound.tolist(), strict=True))
+    return GapChernoff(c, base, gap)
