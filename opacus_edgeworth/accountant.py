@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from opacus.accountants import IAccountant, registry
 
-from opacus_edgeworth._validate import as_noise_multiplier, as_sample_rate
-from opacus_edgeworth.composition import parse_history
-from opacus_edgeworth.curve import PrivacyCurve
+from opacus_edgeworth._validate import as_delta, as_noise_multiplier, as_sample_rate
+from opacus_edgeworth.composition import compose, parse_history
 from opacus_edgeworth.edgeworth.approximation import EdgeworthApproximation
 from opacus_edgeworth.edgeworth.tilted import TiltedEdgeworth
 from opacus_edgeworth.errors import EstimateWarning, InvalidParameterError
+from opacus_edgeworth.inversion.memory import Memory
 
 MECHANISM = "edgeworth"
 
@@ -36,6 +36,7 @@ class EdgeworthAccountant(IAccountant):
 
     def __init__(self) -> None:
         super().__init__()
+        self._memory = Memory()
 
     def step(self, *, noise_multiplier: float, sample_rate: float) -> None:
         """Record one optimizer step; a step equal to the last ones is counted with them.
@@ -70,9 +71,9 @@ class EdgeworthAccountant(IAccountant):
           InvalidParameterError: delta is outside its range, the history holds an invalid entry, or there is no such
             method or order.
         """
-        history = self.history  # Opacus may swap the list: derive, do not cache
+        history = self.history  # Opacus may swap the list: what is remembered is known by the numbers in it
         if method == "certified":
-            return PrivacyCurve(history).epsilon(delta).upper
+            return self._memory.epsilon(compose(history), as_delta(delta)).upper
         if method == "eei":
             return EdgeworthApproximation(history).interval(delta).upper
         if method not in ("aea", "tilted"):

@@ -10,10 +10,11 @@ ORDER = [
     "errors", "bounds", "_types", "_validate", "mechanisms", "composition", "inversion.law", "inversion.certain",
     "inversion.grid", "inversion.quadrature", "inversion.saddle", "inversion.truncation", "inversion.characteristic",
     "inversion.line", "inversion.contour", "inversion.route", "inversion.link", "inversion.chain", "inversion.exact",
-    "inversion.elementary", "inversion.root", "inversion.engines", "curve", "certification.typed_json",
-    "certification.balls", "certification.composed", "certification.certificate", "certification.search",
-    "certification.audit", "calibration", "edgeworth.estimate", "edgeworth.expansion", "edgeworth.cumulants",
-    "edgeworth.remainder", "edgeworth.finite_sample", "edgeworth.approximation", "edgeworth.tilted", "accountant",
+    "inversion.elementary", "inversion.root", "inversion.engines", "inversion.memory", "curve",
+    "certification.typed_json", "certification.balls", "certification.composed", "certification.certificate",
+    "certification.search", "certification.audit", "calibration", "edgeworth.estimate", "edgeworth.expansion",
+    "edgeworth.cumulants", "edgeworth.remainder", "edgeworth.finite_sample", "edgeworth.approximation",
+    "edgeworth.tilted", "accountant",
 ]  # fmt: skip
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,9 +13,10 @@ from opacus_edgeworth._types import Direction
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
-from opacus_edgeworth.inversion.chain import chain_for_epsilon, router_for_delta, router_for_epsilon
+from opacus_edgeworth.inversion.chain import ChainTable, chain_for_epsilon, router_for_delta, router_for_epsilon
 from opacus_edgeworth.inversion.contour import (
     MAX_WORK,
+    LineTable,
     chernoff_bound,
     contour_for_epsilon,
     line_for_epsilon,
@@ -29,6 +31,8 @@ from opacus_edgeworth.inversion.root import invert_delta
 from opacus_edgeworth.inversion.route import Router
 from opacus_edgeworth.inversion.saddle import LOG_CUT, SOFT_SHARE, rough_grid, saddle_for_delta
 from opacus_edgeworth.mechanisms import ULP
+
+Table: TypeAlias = LineTable | ChainTable
 
 NARROW = 1e-9
 """Relative width at which no further engine is asked."""
@@ -77,6 +81,11 @@ def history_delta(steps: Composition, epsilon: float) -> Bounds:
 
 def history_epsilon(steps: Composition, delta: float) -> Bounds:
     """Return bounds on epsilon at delta in [0, 1]; the larger of the two directions."""
+    return history_epsilon_and_table(steps, delta, [])
+
+
+def history_epsilon_and_table(steps: Composition, delta: float, keep: list[Table]) -> Bounds:
+    """Return what `history_epsilon` does, and append the table behind it to `keep`, if one table is."""
     if steps.is_empty or delta == 1.0:
         return Bounds(0.0, 0.0)
     if steps.log_hidden < 0.0:
@@ -91,18 +100,40 @@ def history_epsilon(steps: Composition, delta: float) -> Bounds:
     if grid is not None:
         with suppress(OutOfReachError):  # each direction by itself follows
             c, start = saddle_for_delta(grid, delta, "remove")
-            line, add = make_lines(grid, c, ("remove", "add"), start, quick_work(steps)).lines(steps)
-            known = _invert_line(line, steps, delta, "remove", start)
-            if known.relative_width <= NARROW and add.delta(known.upper).upper <= delta:
+            table = make_lines(grid, c, ("remove", "add"), start, quick_work(steps))
+            known, enough = _by_lines(table, steps, delta, start)
+            if enough:
+                keep.append(table)
                 return known
     if math.isinf(start) and not has_closed_form(steps) and history_delta(steps, 0.0).upper <= delta:
         return Bounds(0.0, 0.0)
-    remove = known.intersect(direction_epsilon(steps, grid, delta, "remove", start))
+    remove = known.intersect(direction_epsilon(steps, grid, delta, "remove", start, keep))
     if remove.lower == 0.0 < remove.upper and history_delta(steps, 0.0).upper <= delta:
         return Bounds(0.0, 0.0)
     if math.isinf(remove.upper) or add_direction_delta(steps, remove.upper, delta).upper <= delta:
         return remove
     return remove.larger(direction_epsilon(steps, grid, delta, "add"))
+
+
+def epsilon_by_table(table: Table, steps: Composition, delta: float, start: float) -> Bounds | None:
+    """Return bounds on epsilon at delta in (0, 1) by a table that was made for about as many steps, if it does.
+
+    `start` is a first guess.
+    """
+    if isinstance(table, LineTable):
+        known, enough = _by_lines(table, steps, delta, start)
+        return known if enough else None
+    known = _invert(table.chain(steps).delta, steps, delta, "remove", start, 1.0 / max(start, 1e-12))
+    if known.relative_width <= NARROW_CHAIN and add_direction_delta(steps, known.upper, delta).upper <= delta:
+        return known
+    return None
+
+
+def _by_lines(table: LineTable, steps: Composition, delta: float, start: float) -> tuple[Bounds, bool]:
+    """Return bounds on the remove direction's epsilon by lines for both, and whether they are narrow and larger."""
+    line, add = table.lines(steps)
+    known = _invert_line(line, steps, delta, "remove", start)
+    return known, known.relative_width <= NARROW and add.delta(known.upper).upper <= delta
 
 
 def quick_work(steps: Composition) -> float:
@@ -205,18 +236,23 @@ def add_direction_delta(steps: Composition, epsilon: float, enough: float) -> Bo
 
 
 def direction_epsilon(
-    steps: Composition, grid: Grid | None, delta: float, direction: Direction, start: float = math.inf
+    steps: Composition,
+    grid: Grid | None,
+    delta: float,
+    direction: Direction,
+    start: float = math.inf,
+    keep: list[Table] | None = None,
 ) -> Bounds:
     """Return bounds on one direction's epsilon at delta in (0, 1), by the engines in turn until one is narrow.
 
-    Without a grid no line is tried; `start` is a first guess.
+    Without a grid no line is tried; `start` is a first guess; the table of a narrow chain is appended to `keep`.
     """
     most = elementary_epsilon(steps, delta)
     if has_closed_form(steps):
         return invert_delta(lambda e: direction_delta(steps, None, e, direction), delta, most, 1.0)
     bounds = Bounds(0.0, most)
     if direction == "remove":
-        bounds = _chain_epsilon(steps, delta, min(max(start, 1e-12), most), bounds)
+        bounds = _chain_epsilon(steps, delta, min(max(start, 1e-12), most), bounds, [] if keep is None else keep)
     if grid is not None and bounds.relative_width > NARROW:
         with suppress(OutOfReachError):  # what is known must do
             c, start = saddle_for_delta(grid, delta, direction)
@@ -225,7 +261,7 @@ def direction_epsilon(
     return bounds
 
 
-def _chain_epsilon(steps: Composition, delta: float, start: float, known: Bounds) -> Bounds:
+def _chain_epsilon(steps: Composition, delta: float, start: float, known: Bounds, keep: list[Table] | None) -> Bounds:
     """Return bounds on epsilon in the remove direction by chains, intersected with what is known."""
     with suppress(OutOfReachError):  # what is known must do
         try:
@@ -234,11 +270,13 @@ def _chain_epsilon(steps: Composition, delta: float, start: float, known: Bounds
             router, guess = router_for_delta(steps, delta, known.upper)
         for attempt in range(MAX_CHAINS):
             with suppress(OutOfReachError):  # more barriers follow
-                chain = chain_for_epsilon(router, guess).chain(steps)
+                table = chain_for_epsilon(router, guess)
+                chain = table.chain(steps)
                 if guess < delta and chain.delta(guess).upper + math.expm1(min(guess, 1.0)) * (1.0 + 1e-12) <= delta:
                     return Bounds(0.0, 0.0)  # since delta(0) is at most that
                 known = known.intersect(_invert(chain.delta, steps, delta, "remove", guess, 1.0 / guess))
                 if known.relative_width <= (NARROW if attempt == 0 else NARROW_CHAIN) or known.upper < delta:
+                    keep.append(table)
                     break
             # again, near the epsilon that was found; where delta hardly falls the tables may be far from it
             guess = known.upper if attempt % 2 == 0 else 0.5 * (known.lower + known.upper)
