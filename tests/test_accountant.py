@@ -147,7 +147,9 @@ def test_private_training(mode):
         model, optimizer, loader = engine.make_private(module=model, optimizer=optimizer, data_loader=loader, **options)
     steps = train(model, optimizer, loader, criterion)
     assert engine.accountant.history == [(1.0, 1 / 8, steps)]
-    assert engine.get_epsilon(DELTA) == pytest.approx(ew.PrivacyCurve([(1.0, 1 / 8, steps)]).epsilon(DELTA).upper, rel=1e-8)
+    assert engine.get_epsilon(DELTA) == pytest.approx(
+        ew.PrivacyCurve([(1.0, 1 / 8, steps)]).epsilon(DELTA).upper, rel=1e-8
+    )
 
 
 def test_batch_memory_manager_counts_logical_steps():

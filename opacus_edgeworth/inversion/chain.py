@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from scipy.optimize import brentq
@@ -66,6 +67,9 @@ class CertainTable:
         return certain_link(steps, self.soft, self.below, self.barrier)
 
 
+PieceTable: TypeAlias = LineTable | LinkTable | CertainTable
+
+
 @dataclass(frozen=True, slots=True)
 class ChainTable:
     """Chains along one route, for any number of steps of these phases.
@@ -98,7 +102,7 @@ def chain_for_epsilon(router: Router, epsilon: float) -> ChainTable:
       OutOfReachError: there is no affordable one.
     """
     steps = router.steps
-    tables: dict[tuple[int, int], LineTable | LinkTable | CertainTable] = {}
+    tables: dict[tuple[int, int], PieceTable] = {}
     avoid: set[tuple[int, int]] = set()
     offers = router.offers(epsilon)
     for _ in range(MAX_DETOURS):
@@ -116,9 +120,7 @@ def chain_for_epsilon(router: Router, epsilon: float) -> ChainTable:
     raise OutOfReachError("too many detours")
 
 
-def _chain(
-    steps: Composition, pieces: list[Piece], tables: dict[tuple[int, int], LineTable | LinkTable | CertainTable]
-) -> ChainTable:
+def _chain(steps: Composition, pieces: list[Piece], tables: dict[tuple[int, int], PieceTable]) -> ChainTable:
     """Return the chain of these pieces, whose tables are there."""
     piece = pieces[0]
     law = law_for_tilt(steps, piece.c, piece.soft, piece.barrier)
@@ -134,9 +136,7 @@ def _chain(
     return ChainTable(first, negligible, tuple(link for link in links if not isinstance(link, LineTable)), law, last)
 
 
-def _make_table(
-    steps: Composition, piece: Piece, epsilon: float, log_delta: float
-) -> LineTable | LinkTable | CertainTable:
+def _make_table(steps: Composition, piece: Piece, epsilon: float, log_delta: float) -> PieceTable:
     """Return the table for a piece."""
     if piece.below is not None and piece.method == "certain":
         return CertainTable(piece.soft, piece.below, piece.barrier)

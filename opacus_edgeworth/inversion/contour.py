@@ -19,6 +19,7 @@ from opacus_edgeworth.inversion.line import (
     alias_room,
     last_node,
     log_chernoff,
+    log_peak_of,
     node_distance,
 )
 from opacus_edgeworth.inversion.quadrature import TiltedSteps, log_mgf_upper, tilted_steps
@@ -28,7 +29,7 @@ from opacus_edgeworth.inversion.saddle import (
     saddle_for_epsilon,
     saddle_in_strip,
 )
-from opacus_edgeworth.inversion.truncation import SLACK, decay_bound, shifted_bound
+from opacus_edgeworth.inversion.truncation import compose_bound, decay_bound, shifted_bound
 from opacus_edgeworth.mechanisms import ULP
 
 LOG_SHARE = -80.0
@@ -72,13 +73,11 @@ class LineTable:
 
     def lines(self, steps: Composition) -> list[Line]:
         """Return the lines for these numbers of steps; true for any, sharp for about those that they were made for."""
-        counts, gaussian, gap, c = steps.steps, steps.gaussian, self.gap, self.c
+        gap, c, tilt = self.gap, self.c, self.tilt
         law = replace(self.law, steps=steps)
-        tilt = self.tilt
-        log_peak = 0.5 * gaussian * tilt * (tilt - 1.0) + self.log_mgf @ counts
-        log_peak_error = 4.0 * ULP * gaussian * np.abs(tilt * (tilt - 1.0)) + self.log_mgf_error @ counts
-        log_peak_error += ULP * (counts.size + 4) * (np.abs(self.log_mgf) @ counts)
-        log_beyond = self.log_beyond @ counts - 0.5 * gaussian * float(self.y[-1]) ** 2 * (1.0 - SLACK)
+        cut_off = law.cut_off()
+        log_peak, log_peak_error = log_peak_of(steps, tilt * (tilt - 1.0), self.log_mgf, self.log_mgf_error)
+        log_beyond = compose_bound(steps, self.log_beyond, float(self.y[-1]))
         chernoff = STRIP_ENDS if self.chernoff is None else self.chernoff.bounds(steps)
         cf, error = log_cf(steps, tilt, self.y, self.logs)
         kernel = 1.0 / ((c + 1j * self.y) * (gap + 1j * self.y))
@@ -103,7 +102,7 @@ class LineTable:
                     float(log_peak_error[row]),
                     float(log_beyond[row]),
                     chernoff if row == 0 or c < 1.0 else (),
-                    law.cut_off(),
+                    cut_off,
                     self._log_cut_share(row, law) if direction == "add" and gap > 0.0 else math.inf,
                     0.0,
                 )
@@ -169,8 +168,8 @@ def make_lines(
         grid = make_grid(fitting_law(grid.law, max(tilts)), min(tilts), max(tilts), reach)
         tilted = tilted_steps(grid, np.array(tilts))
 
-    log_value = 0.5 * steps.gaussian * tilts[0] * (tilts[0] - 1.0) + float(tilted.log_mgf[0] @ counts)
-    log_value -= gap * epsilon + math.log(abs(c * gap) * spread * 2.51)
+    log_peak, _ = log_peak_of(steps, tilts[0] * (tilts[0] - 1.0), tilted.log_mgf[0], tilted.log_mgf_error[0])
+    log_value = float(log_peak) - gap * epsilon - math.log(abs(c * gap) * spread * 2.51)
     chernoff = _chernoff_points(grid, c, directions[0], epsilon, log_value, spread) if c > 1.0 else None
     bounds = STRIP_ENDS if chernoff is None else chernoff.bounds(steps)
     step = node_distance(c, bounds, epsilon, log_value, spread)
@@ -224,8 +223,7 @@ def _end_of_line(
         return bound if shifted is None else np.minimum(bound, shifted.log_bound(y))
 
     def log_cf_bound(y: float) -> float:
-        total = log_phi(y) @ steps.steps - 0.5 * steps.gaussian * y * y * (1.0 - SLACK)
-        return float(total.max())
+        return float(compose_bound(steps, log_phi(y), y).max())
 
     start, farthest = 9.0 / math.sqrt(curvature), step * most_nodes
     try:

@@ -261,7 +261,7 @@ def direction_epsilon(
     return bounds
 
 
-def _chain_epsilon(steps: Composition, delta: float, start: float, known: Bounds, keep: list[Table] | None) -> Bounds:
+def _chain_epsilon(steps: Composition, delta: float, start: float, known: Bounds, keep: list[Table]) -> Bounds:
     """Return bounds on epsilon in the remove direction by chains, intersected with what is known."""
     with suppress(OutOfReachError):  # what is known must do
         try:

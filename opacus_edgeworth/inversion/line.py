@@ -155,6 +155,18 @@ def compose_upper(steps: Composition, log_mgf: FloatArray, c: FloatArray) -> Flo
     return total + 0.5 * steps.gaussian * c * (c - 1.0) * (1.0 + 8.0 * ULP)
 
 
+def log_peak_of(
+    steps: Composition, product: FloatArray | float, log_mgf: FloatArray, log_mgf_error: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return log prod phi(t)^n of the whole composition, (...), and bounds on its error.
+
+    From K(t) of every phase, (..., P), with bounds on its error; `product` is t (t - 1).
+    """
+    counts, gaussian = steps.steps, 0.5 * steps.gaussian * np.asarray(product)
+    error = 8.0 * ULP * np.abs(gaussian) + log_mgf_error @ counts
+    return gaussian + log_mgf @ counts, error + ULP * (counts.size + 4) * (np.abs(log_mgf) @ counts)
+
+
 def log_chernoff(c: float, log_mgf: float, epsilon: float) -> float:
     """Return log of the bound kappa(c) e^{G(c) - (c - 1) epsilon} on delta, with room for its rounding."""
     return log_kappa(c) + log_mgf - (c - 1.0) * epsilon + 1e-12 * (1.0 + abs(log_mgf) + c * abs(epsilon))

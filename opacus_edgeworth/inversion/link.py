@@ -25,10 +25,10 @@ from opacus_edgeworth.inversion.characteristic import GapLogs, Group, gap_cf, lo
 from opacus_edgeworth.inversion.contour import FEW_NODES, MAX_NODES, MAX_WORK, served
 from opacus_edgeworth.inversion.grid import make_grid
 from opacus_edgeworth.inversion.law import Law, law_for_tilt
-from opacus_edgeworth.inversion.line import Line, compose_upper, last_node, node_distance
+from opacus_edgeworth.inversion.line import Line, compose_upper, last_node, log_peak_of, node_distance
 from opacus_edgeworth.inversion.quadrature import log_mgf_upper, tilted_steps
 from opacus_edgeworth.inversion.route import Piece
-from opacus_edgeworth.inversion.truncation import SLACK, Decay, decay_bound, shifted_bound
+from opacus_edgeworth.inversion.truncation import Decay, compose_bound, decay_bound, shifted_bound
 from opacus_edgeworth.mechanisms import ULP
 
 SHARES = (1.0, 0.7, 0.45, 0.25)
@@ -50,7 +50,7 @@ class Beyond:
         """
         both = np.logaddexp(self.phi, self.gap)
         log_sum = float(np.logaddexp.reduce(np.log(steps.steps) + self.gap - both))
-        return float(steps.steps @ both) + log_sum - 0.5 * steps.gaussian * y * y * (1.0 - SLACK) + 1e-9
+        return float(compose_bound(steps, both, y)) + log_sum + 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class LinkTable:
         amplitude[0] *= 0.5
         own = replace(self.gap_law, steps=replace(steps.select(self.where), gaussian=0.0))
         spill = replace(self.base_law, steps=steps).spill() + own.spill()
-        log_peak, log_peak_error = log_peak_of(steps, c, gap, self.log_base, self.base_error)
+        log_peak, log_peak_error = log_peak_of(steps, c * gap, self.log_base, self.base_error)
         return Line(
             c,
             gap,
@@ -120,23 +120,14 @@ class LinkTable:
             float(error.sum()) * (1.0 + 1e-9),
             float(size.sum()),
             float(size @ y),
-            log_peak,
-            log_peak_error,
+            float(log_peak),
+            float(log_peak_error),
             self.beyond.log_bound(steps, float(y[-1])),
             self.chernoff.bounds(steps),
             spill,
             math.inf,
             spill,
         )
-
-
-def log_peak_of(
-    steps: Composition, c: float, gap: float, log_base: FloatArray, base_error: FloatArray
-) -> tuple[float, float]:
-    """Return log prod phi(c)^n, unsampled steps included, and a bound on its error."""
-    counts, gaussian = steps.steps, 0.5 * steps.gaussian * c * gap
-    error = 8.0 * ULP * gaussian + float(base_error @ counts)
-    return gaussian + float(log_base @ counts), error + ULP * (counts.size + 4) * float(np.abs(log_base) @ counts)
 
 
 def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float) -> LinkTable:
@@ -168,7 +159,7 @@ def make_link(steps: Composition, piece: Piece, epsilon: float, log_delta: float
     log_share = log_gap - log_base
     if not float(counts @ np.logaddexp(0.0, log_share)) < LARGEST_CHANGE:
         raise OutOfReachError("the law gains too much between the barriers")
-    log_peak, _ = log_peak_of(steps, c, gap_left, log_base, base_error)
+    log_peak = float(log_peak_of(steps, c * gap_left, log_base, base_error)[0])
     chernoff = _chernoff(steps.phases, bases, gaps, others)
     step = node_distance(c, chernoff.bounds(steps), epsilon, log_delta, 0.0)
     scale = math.exp(min(log_peak - gap_left * epsilon - log_delta, 700.0))

@@ -39,13 +39,14 @@ class Memory:
         about = replace(steps, steps=_rounded(steps.steps), gaussian=float(_rounded(np.array([steps.gaussian]))[0]))
         numbers = (about.noise_multiplier, about.sample_rate, about.steps, np.array([about.gaussian, delta]))
         key = tuple(array.tobytes() for array in numbers)
-        if key not in self._tables:
+        entry = self._tables.get(key)
+        if entry is None:
             keep: list[Table] = []
             found = history_epsilon_and_table(about, delta, keep)
-            while len(self._tables) >= MAX_TABLES:
-                self._tables.pop(next(iter(self._tables)), None)
-            self._tables[key] = (keep[-1] if keep else None, found.upper)
-        table, start = self._tables[key]
+            entry = (keep[-1] if keep else None, found.upper)
+            # replaced, not altered: another thread may be reading
+            self._tables = dict([*list(self._tables.items())[1 - MAX_TABLES :], (key, entry)])
+        table, start = entry
         known = None if table is None else epsilon_by_table(table, steps, delta, start)
         return history_epsilon(steps, delta) if known is None else known
 

@@ -20,6 +20,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from opacus_edgeworth._types import FloatArray
+from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.inversion.grid import LOG_SQRT_2PI, SMALLEST_LOG, STRIP, Grid, strip_bounds
 from opacus_edgeworth.inversion.quadrature import TiltedSteps
 from opacus_edgeworth.mechanisms import loss_turn
@@ -37,26 +38,26 @@ class Decay:
     """Bounds on |phi_t| of every phase under T tilts.
 
     Args:
-      steps: (P,), how often each phase is composed.
+      steps: the composition.
       mass, width: (T, P, M), layers of the density of L.
-      gaussian: inverse variance of the unsampled steps, whose characteristic function is known.
     """
 
-    steps: FloatArray
+    steps: Composition
     mass: FloatArray
     width: FloatArray
-    gaussian: float
 
-    def log_bound(self, y: float, shifted: Shifted | None = None) -> FloatArray:
+    def log_bound(self, y: float) -> FloatArray:
         """Return upper bounds on log |cf| of the whole composition at every |y'| >= y > 0, (T,)."""
-        log_phi = self.log_phi(y)
-        if shifted is not None:
-            log_phi = np.minimum(log_phi, shifted.log_bound(y))
-        return log_phi @ self.steps - 0.5 * self.gaussian * y * y * (1.0 - SLACK)
+        return compose_bound(self.steps, self.log_phi(y), y)
 
     def log_phi(self, y: float) -> FloatArray:
         """Return upper bounds on log |phi_t(y')| of every phase at every |y'| >= y > 0, (T, P)."""
         return np.log1p(-(self.mass * one_minus_sinc(0.5 * y * self.width)).sum(axis=-1))
+
+
+def compose_bound(steps: Composition, log_phi: FloatArray, y: float) -> FloatArray:
+    """Return upper bounds on log |cf| of the whole composition from y on, from those of its phases, (..., P)."""
+    return log_phi @ steps.steps - 0.5 * steps.gaussian * y * y * (1.0 - SLACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def decay_bound(tilted: TiltedSteps) -> Decay:
     steps = tilted.grid.steps
     mass, width = _layers(*_cell_density(tilted.grid, tilted.weight, tilted.tilt))
     share = np.maximum(1.0 - SLACK - tilted.log_mgf_error, 0.0)
-    return Decay(steps.steps, mass * share[..., None], width, steps.gaussian)
+    return Decay(steps, mass * share[..., None], width)
 
 
 def _cell_density(grid: Grid, weight: FloatArray, tilt: FloatArray) -> tuple[FloatArray, FloatArray]:
