@@ -17,6 +17,14 @@ class CertificationError(EdgeworthError):
     """A bound of the requested quality could not be proved."""
 
 
+class MissingExtraError(EdgeworthError, ImportError):
+    """An optional part of this package was used without the packages that it needs; the message says what to install."""
+
+
+class CheckpointError(EdgeworthError):
+    """A checkpoint is damaged, or belongs to another run; the message says what is wrong with it."""
+
+
 class OutOfReachError(EdgeworthError):
     """One engine cannot treat a regime at reasonable cost; the caller turns to another (never seen by users)."""
 

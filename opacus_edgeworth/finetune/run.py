@@ -1,0 +1,313 @@
+"""Fine-tune a language model under a privacy budget: the whole way, from texts to the privacy statement."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from opacus_edgeworth.curve import PrivacyCurve
+from opacus_edgeworth.errors import InvalidParameterError
+from opacus_edgeworth.finetune.architecture import upper_part
+from opacus_edgeworth.finetune.budget import Plan, make_plan
+from opacus_edgeworth.finetune.data import TaskData
+from opacus_edgeworth.finetune.devices import choose_device
+from opacus_edgeworth.finetune.encoding import Batch, Inputs, TokenRows, encode
+from opacus_edgeworth.finetune.evaluation import metrics, predict
+from opacus_edgeworth.finetune.features import cached_rows, use_cache
+from opacus_edgeworth.finetune.fingerprint import hash_of_frozen
+from opacus_edgeworth.finetune.folder import RunFolder, require_free
+from opacus_edgeworth.finetune.gradients import Mode, check_gradients, choose_mode, trainable
+from opacus_edgeworth.finetune.loop import History, Training, autocast, train
+from opacus_edgeworth.finetune.methods import choose_parameters, frozen_layers
+from opacus_edgeworth.finetune.models import LoadedModel, load_model, token_limit
+from opacus_edgeworth.finetune.randomness import Randomness, make_randomness
+from opacus_edgeworth.finetune.result import (
+    METRICS,
+    FinetuneResult,
+    TextClassifier,
+    save_model,
+    write_json,
+    write_statement,
+)
+from opacus_edgeworth.finetune.settings import FinetuneSettings, Method, make_settings
+from opacus_edgeworth.finetune.sources import load_data
+from opacus_edgeworth.finetune.statement import make_statement
+
+TRAIN = "train"
+MADE_UP_TOKENS = (7, 5, 6, 4)  # lengths of the made-up texts on which gradients are checked
+NOISES = (
+    "Secure RNG turned off",
+    "Full backward hook is firing",
+    "Using a non-full backward hook",
+    "`is_gradient_checkpointing` is deprecated",
+)
+
+
+def finetune(
+    model: Any,
+    data: Any,
+    *,
+    target_epsilon: float | None = None,
+    target_delta: float | None = None,
+    epochs: int = 4,
+    batch_size: int = 1024,
+    max_grad_norm: float = 0.5,
+    method: Method = "lora",
+    tokenizer: Any = None,
+    output: str | Path | None = None,
+    resume: bool = False,
+    **settings: Any,
+) -> FinetuneResult:
+    """Fine-tune a sequence-classification model by DP-SGD, and prove how private it is.
+
+    Args:
+      model: a folder, a hub name, or a loaded transformers model (which is copied, not changed) of the BERT, RoBERTa,
+        MiniLM or DistilBERT family.
+      data: whatever `load_data` takes, or what it returned: the rows of its "train" split are what epsilon covers.
+      target_epsilon: the budget; the least noise that is proved to meet it is used.
+      target_delta: below one over the number of training examples; None: the largest power of ten below that.
+      epochs: passes over the data.
+      batch_size: expected size of a batch; memory does not depend on it.
+      max_grad_norm: clipping norm of one example's gradient.
+      method: "full", "lora", "bitfit" or "head".
+      tokenizer: of the model, or its folder or name; None: beside the model.
+      output: folder for the model, the privacy statement, the log and, while it runs, checkpoints; None: none of it.
+      resume: go on from the checkpoint in `output`, if there is one, as if the run had not stopped.
+      **settings: all further fields of FinetuneSettings.
+
+    Returns:
+      The tuned model with its proved epsilon.
+
+    Raises:
+      InvalidParameterError: bad settings or data, or a model that does not suit; raised before any training.
+      CalibrationError: no noise meets the budget.
+      CheckpointError: the checkpoint to resume from is damaged or of another run.
+    """
+    chosen = make_settings(
+        target_epsilon=target_epsilon, target_delta=target_delta, epochs=epochs, batch_size=batch_size,
+        max_grad_norm=max_grad_norm, method=method, **settings,
+    )  # fmt: skip
+    started = time.perf_counter()
+    folder = RunFolder(None if output is None else Path(output))
+    if folder.path is not None:
+        require_free(folder.path, resume)
+    task = load_data(data)
+    plan = make_plan(len(task.train), chosen)
+    device, mixed = choose_device(chosen)
+    randomness = make_randomness(chosen.seed, device)
+    with _own_random_numbers(device), _quiet():
+        torch.manual_seed(randomness.torch_seed)
+        prepared = _prepare(model, tokenizer, task, chosen, device, mixed)
+        run = _Run(task, plan, chosen, device, mixed, randomness, folder, prepared)
+        begun = time.perf_counter()
+        history, scores, ended = _train_and_judge(run, resume)
+        prepared.loaded.classifier.eval()
+    return _finish(run, history, scores, {"preparation": begun - started} | ended)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """The model and the tokens, ready for training."""
+
+    loaded: LoadedModel
+    tokens: dict[str, TokenRows]
+    max_tokens: int
+    frozen: int
+    cached: bool
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Everything that a run has been given."""
+
+    task: TaskData
+    plan: Plan
+    settings: FinetuneSettings
+    device: torch.device
+    mixed_precision: bool
+    randomness: Randomness
+    folder: RunFolder
+    prepared: _Prepared
+
+
+def _prepare(
+    model: Any, tokenizer: Any, task: TaskData, settings: FinetuneSettings, device: torch.device, mixed: bool
+) -> _Prepared:
+    """Load the model, choose what changes, read the texts into tokens."""
+    loaded = load_model(model, tokenizer, task.label_names, settings)
+    choose_parameters(loaded, settings)
+    classifier = loaded.classifier.to(device)
+    limit = token_limit(loaded, settings.max_tokens)
+    splits = {TRAIN: task.train, **task.held_out}
+    tokens = {name: encode(loaded.tokenizer, examples, limit) for name, examples in splits.items()}
+    vocabulary = classifier.encoder.base.config.vocab_size  # pyright: ignore[reportAttributeAccessIssue]
+    largest = max(int(rows.ids.values.max()) for rows in tokens.values())
+    if largest >= vocabulary:
+        raise InvalidParameterError(
+            f"tokenizer gives the token {largest}, but the model has only {vocabulary}; give the model's own tokenizer"
+        )
+    frozen = frozen_layers(classifier.encoder, settings)
+    cached = use_cache(classifier, frozen, list(tokens.values()), settings)
+    return _Prepared(loaded, tokens, limit, frozen, cached, choose_mode(classifier, settings, mixed))
+
+
+def _train_and_judge(run: _Run, resume: bool) -> tuple[History, dict[str, dict[str, float]], dict[str, float]]:
+    """Train the model; return what the accountant saw, the metrics of held-out splits, and the time taken."""
+    prepared, settings = run.prepared, run.settings
+    classifier = prepared.loaded.classifier
+    parameters = trainable(classifier)
+    identity = _identity(run)
+    checkpoint = run.folder.open(resume, identity)
+    seconds: dict[str, float] = {}
+    clock = time.perf_counter()
+    inputs: dict[str, Inputs] = dict(prepared.tokens)
+    with ExitStack() as stack:
+        if prepared.cached:
+            for name, rows in prepared.tokens.items():
+                inputs[name] = cached_rows(classifier, prepared.frozen, rows, name, run.device, settings)
+            seconds["frozen layers"] = time.perf_counter() - clock
+            stack.enter_context(upper_part(classifier.encoder, prepared.frozen))
+        check_gradients(
+            classifier, _made_up_batch(prepared, inputs[TRAIN], run.device), len(run.task.label_names), prepared.mode
+        )
+        clock = time.perf_counter()
+        history = train(
+            Training(
+                classifier=classifier,
+                parameters=parameters,
+                head=frozenset(set(classifier.head_parameters()) & set(parameters)),
+                inputs=inputs[TRAIN],
+                plan=run.plan,
+                settings=settings,
+                mode=prepared.mode,
+                device=run.device,
+                mixed_precision=run.mixed_precision,
+                randomness=run.randomness,
+                identity=identity,
+                on_step=run.folder.add,
+                on_checkpoint=None if run.folder.path is None else run.folder.save,
+            ),
+            checkpoint,
+        )
+        seconds["private training"] = time.perf_counter() - clock
+        clock = time.perf_counter()
+        with autocast(run.device, run.mixed_precision):
+            scores = {
+                name: metrics(predict(classifier, inputs[name], run.device), rows.labels, run.task.label_names)
+                for name, rows in prepared.tokens.items()
+                if name != TRAIN
+            }
+        seconds["evaluation"] = time.perf_counter() - clock
+    return history, scores, seconds
+
+
+def _made_up_batch(prepared: _Prepared, inputs: Inputs, device: torch.device) -> Batch:
+    """Return a few examples in the form of `inputs`, with values that owe nothing to them."""
+    generator = torch.Generator().manual_seed(0)
+    form = inputs.batch(torch.tensor([0]), torch.device("cpu"))
+    count = len(MADE_UP_TOKENS)
+    longest = max(MADE_UP_TOKENS) if form["attention_mask"].shape[1] > 1 else 1
+    lengths = torch.tensor(MADE_UP_TOKENS).clamp(max=longest)
+    mask = torch.arange(longest) < lengths[:, None]
+    batch: Batch = {"attention_mask": mask.long()}
+    if "input_ids" in form:
+        rows = prepared.tokens[TRAIN]
+        config: Any = prepared.loaded.classifier.encoder.base.config
+        ids = torch.randint(0, config.vocab_size, mask.shape, generator=generator)
+        ids = torch.where(ids == rows.padding, (ids + 1) % config.vocab_size, ids)
+        batch["input_ids"] = ids.masked_fill(~mask, rows.padding)
+        if "token_type_ids" in form:
+            batch["token_type_ids"] = torch.zeros_like(ids)
+    else:
+        width = form["inputs_embeds"].shape[2]
+        batch["inputs_embeds"] = torch.randn(count, longest, width, generator=generator) * mask[..., None]
+        if "lower_means" in form:
+            batch["lower_means"] = torch.randn(count, form["lower_means"].shape[1], generator=generator)
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def _identity(run: _Run) -> dict[str, Any]:
+    """Return what a checkpoint must agree with to be of this run."""
+    fixed = {
+        "the training data": run.task.train.fingerprint(),
+        "the frozen weights": hash_of_frozen(run.prepared.loaded.classifier),
+        "the noise multiplier": run.plan.noise_multiplier,
+        "the number of steps": run.plan.steps,
+        "the frozen-feature cache": run.prepared.cached,
+    }
+    return run.settings.compared() | fixed
+
+
+def _finish(
+    run: _Run, history: History, scores: dict[str, dict[str, float]], seconds: dict[str, float]
+) -> FinetuneResult:
+    """Draw up the statement, and write everything down."""
+    prepared, plan, settings = run.prepared, run.plan, run.settings
+    classifier = prepared.loaded.classifier
+    epsilon = PrivacyCurve(history).epsilon(plan.delta)
+    notes = (*run.task.notes, *plan.notes, *_notes(prepared))
+    trained = {name: value.numel() for name, value in trainable(classifier).items()}
+    statement = make_statement(plan, settings, history, epsilon, trained, prepared.mode, notes)
+    path = run.folder.path
+    if path is not None:
+        description = {
+            "base": prepared.loaded.source, "method": settings.method, "pooling": settings.pooling,
+            "pooling_layers": settings.pooling_layers, "max_tokens": prepared.max_tokens,
+            "label_names": list(run.task.label_names), "settings": settings.as_dict(),
+        }  # fmt: skip
+        save_model(classifier, prepared.loaded.tokenizer, path, description)
+        write_json(path / METRICS, {"metrics": scores, "seconds": seconds})
+        write_statement(path, statement)
+        run.folder.close()
+    return FinetuneResult(
+        epsilon=epsilon,
+        delta=plan.delta,
+        history=tuple(history),
+        noise_multiplier=plan.noise_multiplier,
+        sample_rate=plan.sample_rate,
+        steps=sum(steps for _, _, steps in history),
+        metrics=scores,
+        log=tuple(run.folder.records),
+        notes=notes,
+        statement=statement,
+        seconds=seconds,
+        settings=settings,
+        classifier=TextClassifier(classifier, prepared.loaded.tokenizer, run.task.label_names, prepared.max_tokens),
+        folder=path,
+    )
+
+
+def _notes(prepared: _Prepared) -> list[str]:
+    """Say what of the preparation a reader ought to know."""
+    notes = []
+    truncated = {name: rows.truncated for name, rows in prepared.tokens.items() if rows.truncated}
+    if truncated:
+        counts = ", ".join(f"{count} of {name}" for name, count in truncated.items())
+        notes.append(f"texts of {prepared.max_tokens} tokens or more were cut off there: {counts}")
+    if prepared.cached:
+        notes.append(f"the outputs of the {prepared.frozen} frozen layers were computed once and kept")
+    return notes
+
+
+@contextmanager
+def _own_random_numbers(device: torch.device) -> Iterator[None]:
+    """Leave the caller's random numbers as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence warnings about Opacus's and torch's own matters; the statement says what there is to say."""
+    with warnings.catch_warnings():
+        for message in NOISES:
+            warnings.filterwarnings("ignore", message=message)
+        yield
