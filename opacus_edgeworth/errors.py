@@ -18,7 +18,7 @@ class CertificationError(EdgeworthError):
 
 
 class MissingExtraError(EdgeworthError, ImportError):
-    """An optional part of this package was used without the packages that it needs; the message says what to install."""
+    """The packages that an optional part of this one needs are missing; the message says what to install."""
 
 
 class CheckpointError(EdgeworthError):

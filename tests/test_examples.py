@@ -59,13 +59,19 @@ def test_split_must_leave_something_to_train_on():
         movie_reviews.split_rows(30, test_size=20, validation_size=10)
 
 
-def test_token_states_are_padded_with_zeros():
-    states = movie_reviews.TokenStates(torch.arange(1.0, 13.0).reshape(6, 2), torch.tensor([3, 1, 2]))
-    padded, mask = states.padded(torch.tensor([2, 1]))
-    assert padded.tolist() == [[[9.0, 10.0], [11.0, 12.0]], [[7.0, 8.0], [0.0, 0.0]]]
-    assert mask.tolist() == [[True, True], [True, False]]
-    assert states.by_length(torch.tensor([0, 1, 2])).tolist() == [1, 2, 0]
-    assert states.padded(torch.tensor([], dtype=torch.long))[0].shape == (0, 1, 2)  # an empty Poisson batch
+def test_task_is_the_sign_of_the_rating(snippets_file: Path, monkeypatch: pytest.MonkeyPatch):
+    lines = [f"{row}\t{2.0 if row % 3 else -1.5}\tsnippet {row}" for row in range(30)]
+    snippets_file.write_text("\n".join(lines))
+    split = movie_reviews.split_rows(30, test_size=10, validation_size=5)
+    monkeypatch.setattr(movie_reviews, "split_rows", lambda count: split)
+    task = movie_reviews.load_task(snippets_file)
+    assert task.label_names == ("negative", "positive")
+    assert (len(task.train), {name: len(part) for name, part in task.held_out.items()}) == (
+        15,
+        {"validation": 5, "test": 10},
+    )
+    first = int(split.train[0])
+    assert (task.train.texts[0], task.train.labels[0]) == (f"snippet {first}", int(first % 3 > 0))
 
 
 def sha256(content: bytes) -> str:

@@ -63,7 +63,8 @@ class _PassThrough(nn.Module):
     def forward(self, *args: Any, inputs_embeds: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Return the given states."""
         given = next((arg for arg in (inputs_embeds, *args) if torch.is_tensor(arg)), None)
-        assert given is not None and given.is_floating_point()
+        assert given is not None
+        assert given.is_floating_point()
         return given
 
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,11 +75,11 @@ def use_cache(classifier: Classifier, frozen: int, splits: Sequence[TokenRows], 
 
 def cache_gib(classifier: Classifier, frozen: int, splits: Sequence[TokenRows]) -> float:
     """Return the memory that the outputs would take, in GiB."""
-    width = classifier.encoder.base.config.hidden_size  # pyright: ignore[reportAttributeAccessIssue]
+    config: Any = classifier.encoder.base.config
     single = frozen == classifier.encoder.depth
     vectors = sum(len(split.lengths) if single else int(split.lengths.sum()) for split in splits)
     means = sum(len(split.lengths) for split in splits) * _extra_means(classifier, frozen)
-    return 4.0 * width * (vectors + means) / GIB
+    return 4.0 * config.hidden_size * (vectors + means) / GIB
 
 
 def cached_rows(

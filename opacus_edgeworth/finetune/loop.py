@@ -97,11 +97,7 @@ def train(run: Training, resume_from: Checkpoint | None = None) -> History:
 def _make_private(run: Training) -> _Private:
     """Hand model, optimizer and data to Opacus."""
     settings, plan = run.settings, run.plan
-    groups = [
-        {"params": [value for name, value in run.parameters.items() if name not in run.head], "lr": settings.learning_rate},
-        {"params": [run.parameters[name] for name in sorted(run.head)], "lr": settings.head_learning_rate or settings.learning_rate},
-    ]  # fmt: skip
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(_groups(run), weight_decay=settings.weight_decay)
     # Poisson sampling draws each example on its own, whatever the order; ordered by length, physical batches need
     # little padding.
     order = run.inputs.lengths.argsort(stable=True)
@@ -130,6 +126,15 @@ def _make_private(run: Training) -> _Private:
     private.expected_batch_size = plan.expected_batch_size  # pyright: ignore[reportAttributeAccessIssue]
     private.attach_step_hook(accountant.get_optimizer_hook_fn(sample_rate=plan.sample_rate))
     return _Private(model, private, criterion, batches, accountant)
+
+
+def _groups(run: Training) -> list[dict[str, Any]]:
+    """Return the head's parameters and the others, each with their learning rate."""
+    body = [value for name, value in run.parameters.items() if name not in run.head]
+    head = [value for name, value in run.parameters.items() if name in run.head]
+    rate = run.settings.learning_rate
+    groups = [{"params": body, "lr": rate}, {"params": head, "lr": run.settings.head_learning_rate or rate}]
+    return [group for group in groups if group["params"]]
 
 
 def _restore(run: Training, private: _Private, checkpoint: Checkpoint) -> None:

@@ -95,7 +95,7 @@ def save_model(classifier: Classifier, tokenizer: Any, folder: Path, description
     else:
         saved = MODEL
     if saved is not None:
-        model.save_pretrained(folder / saved)
+        model.save_pretrained(str(folder / saved))
     if isinstance(classifier, MeanPoolingClassifier):
         save_file({name: value.detach().cpu() for name, value in classifier.head.state_dict().items()}, folder / HEAD)
     tokenizer.save_pretrained(folder / (saved or "tokenizer"))

@@ -148,11 +148,11 @@ def _prepare(
     limit = token_limit(loaded, settings.max_tokens)
     splits = {TRAIN: task.train, **task.held_out}
     tokens = {name: encode(loaded.tokenizer, examples, limit) for name, examples in splits.items()}
-    vocabulary = classifier.encoder.base.config.vocab_size  # pyright: ignore[reportAttributeAccessIssue]
+    config: Any = classifier.encoder.base.config
     largest = max(int(rows.ids.values.max()) for rows in tokens.values())
-    if largest >= vocabulary:
+    if largest >= config.vocab_size:
         raise InvalidParameterError(
-            f"tokenizer gives the token {largest}, but the model has only {vocabulary}; give the model's own tokenizer"
+            f"tokenizer gives the token {largest}, but the model has only {config.vocab_size}; give the model's own tokenizer"
         )
     frozen = frozen_layers(classifier.encoder, settings)
     cached = use_cache(classifier, frozen, list(tokens.values()), settings)

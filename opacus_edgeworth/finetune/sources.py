@@ -127,7 +127,7 @@ def _from_datasets(data: Any) -> tuple[dict[str, Columns], Sequence[str] | None]
         if part.num_rows == 0:
             raise InvalidParameterError(f"data: the split {split!r} is empty; leave it out or fill it")
         known = {"validation_matched": "validation"}.get(split, SPLIT_NAMES.get(split, split))
-        splits[known] = {column: list(part[column]) for column in part.column_names}
+        splits[str(known)] = {column: list(part[column]) for column in part.column_names}
         for column in LABEL_COLUMNS:
             names = names or getattr(part.features.get(column), "names", None)
     return splits, names

@@ -87,7 +87,7 @@ def read_jsonl(path: Path) -> Columns:
         if text.lstrip().startswith("["):
             rows = json.loads(text)
         else:
-            for number, line in enumerate(text.split("\n"), start=1):
+            for line in text.split("\n"):
                 if line.strip():
                     rows.append(json.loads(line))
     except json.JSONDecodeError as error:
