@@ -7,7 +7,7 @@ Example:
     print(result.epsilon, result.metrics)
 """
 
-from opacus_edgeworth.finetune.extras import require_extra
+from opacus_edgeworth.extras import require_extra
 
 require_extra("finetune", "transformers", "peft", "safetensors", "tqdm")
 

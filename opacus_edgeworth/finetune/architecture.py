@@ -20,19 +20,19 @@ ATTENTION = {"encoder": ("query", "value"), "transformer": ("q_lin", "v_lin")}  
 class Encoder:
     """The parts of a transformers encoder: `stack.layer` is the list of its layers."""
 
-    base: nn.Module
-    stack: nn.Module
+    base: Any
+    stack: Any
     attention: tuple[str, ...]
 
     @property
     def depth(self) -> int:
         """The number of layers."""
-        return len(self.stack.layer)  # pyright: ignore[reportArgumentType]
+        return len(self.stack.layer)
 
     @property
     def layers(self) -> list[nn.Module]:
         """The layers, lowest first."""
-        return list(self.stack.layer)  # pyright: ignore[reportArgumentType]
+        return list(self.stack.layer)
 
     @property
     def pooler(self) -> nn.Module | None:
@@ -50,7 +50,7 @@ def find_encoder(model: Any) -> Encoder:
     for outer, inner in LAYER_PATHS:
         stack = getattr(base, outer, None)
         if isinstance(getattr(stack, inner, None), nn.ModuleList) and hasattr(base, "embeddings"):
-            return Encoder(base, stack, ATTENTION[outer])  # pyright: ignore[reportArgumentType]
+            return Encoder(base, stack, ATTENTION[outer])
     raise InvalidParameterError(
         f"model={type(model).__name__} has no stack of encoder layers that is known here; models of the BERT, RoBERTa,"
         " MiniLM and DistilBERT families have"

@@ -11,7 +11,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,11 +74,10 @@ def use_cache(classifier: Classifier, frozen: int, splits: Sequence[TokenRows], 
 
 def cache_gib(classifier: Classifier, frozen: int, splits: Sequence[TokenRows]) -> float:
     """Return the memory that the outputs would take, in GiB."""
-    config: Any = classifier.encoder.base.config
     single = frozen == classifier.encoder.depth
     vectors = sum(len(split.lengths) if single else int(split.lengths.sum()) for split in splits)
     means = sum(len(split.lengths) for split in splits) * _extra_means(classifier, frozen)
-    return 4.0 * config.hidden_size * (vectors + means) / GIB
+    return 4.0 * classifier.encoder.base.config.hidden_size * (vectors + means) / GIB
 
 
 def cached_rows(
@@ -153,7 +151,7 @@ def _key(classifier: Classifier, frozen: int, rows: TokenRows) -> str:
     """Return a hash of the frozen weights, the tokens, and what is kept of them."""
     digest = hashlib.sha256(repr((frozen, classifier.encoder.depth, classifier.pooled_layers)).encode())
     encoder = classifier.encoder
-    digest.update(hash_of_tensors(encoder.base.embeddings.state_dict()).encode())  # pyright: ignore
+    digest.update(hash_of_tensors(encoder.base.embeddings.state_dict()).encode())
     for layer in encoder.layers[:frozen]:
         digest.update(hash_of_tensors(layer.state_dict()).encode())
     for tensor in (rows.ids.values, rows.lengths, *(() if rows.types is None else (rows.types,))):

@@ -36,7 +36,7 @@ def choose_parameters(loaded: LoadedModel, settings: FinetuneSettings) -> None:
     if upper and classifier.pooled_layers == 0 and encoder.pooler is not None:
         upper.append(encoder.pooler)
     if settings.train_embeddings:
-        upper.append(encoder.base.embeddings)  # pyright: ignore[reportArgumentType]
+        upper.append(encoder.base.embeddings)
         classifier.expand_positions = True
     for part in upper:
         for name, parameter in part.named_parameters():

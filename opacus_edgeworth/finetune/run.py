@@ -13,20 +13,18 @@ from typing import Any
 import torch
 
 from opacus_edgeworth.curve import PrivacyCurve
-from opacus_edgeworth.errors import InvalidParameterError
 from opacus_edgeworth.finetune.architecture import upper_part
 from opacus_edgeworth.finetune.budget import Plan, make_plan
-from opacus_edgeworth.finetune.data import TaskData
+from opacus_edgeworth.finetune.data import TRAIN, TaskData
 from opacus_edgeworth.finetune.devices import choose_device
-from opacus_edgeworth.finetune.encoding import Batch, Inputs, TokenRows, encode
+from opacus_edgeworth.finetune.encoding import Inputs
 from opacus_edgeworth.finetune.evaluation import metrics, predict
-from opacus_edgeworth.finetune.features import cached_rows, use_cache
+from opacus_edgeworth.finetune.features import cached_rows
 from opacus_edgeworth.finetune.fingerprint import hash_of_frozen
 from opacus_edgeworth.finetune.folder import RunFolder, require_free
-from opacus_edgeworth.finetune.gradients import Mode, check_gradients, choose_mode, trainable
+from opacus_edgeworth.finetune.gradients import check_gradients, trainable
 from opacus_edgeworth.finetune.loop import History, Training, autocast, train
-from opacus_edgeworth.finetune.methods import choose_parameters, frozen_layers
-from opacus_edgeworth.finetune.models import LoadedModel, load_model, token_limit
+from opacus_edgeworth.finetune.preparation import Prepared, made_up_batch, preparation_notes, prepare
 from opacus_edgeworth.finetune.randomness import Randomness, make_randomness
 from opacus_edgeworth.finetune.result import (
     METRICS,
@@ -40,8 +38,6 @@ from opacus_edgeworth.finetune.settings import FinetuneSettings, Method, make_se
 from opacus_edgeworth.finetune.sources import load_data
 from opacus_edgeworth.finetune.statement import make_statement
 
-TRAIN = "train"
-MADE_UP_TOKENS = (7, 5, 6, 4)  # lengths of the made-up texts on which gradients are checked
 NOISES = (
     "Secure RNG turned off",
     "Full backward hook is firing",
@@ -104,24 +100,12 @@ def finetune(
     randomness = make_randomness(chosen.seed, device)
     with _own_random_numbers(device), _quiet():
         torch.manual_seed(randomness.torch_seed)
-        prepared = _prepare(model, tokenizer, task, chosen, device, mixed)
+        prepared = prepare(model, tokenizer, task, chosen, device, mixed)
         run = _Run(task, plan, chosen, device, mixed, randomness, folder, prepared)
         begun = time.perf_counter()
         history, scores, ended = _train_and_judge(run, resume)
         prepared.loaded.classifier.eval()
     return _finish(run, history, scores, {"preparation": begun - started} | ended)
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """The model and the tokens, ready for training."""
-
-    loaded: LoadedModel
-    tokens: dict[str, TokenRows]
-    max_tokens: int
-    frozen: int
-    cached: bool
-    mode: Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,28 +119,7 @@ class _Run:
     mixed_precision: bool
     randomness: Randomness
     folder: RunFolder
-    prepared: _Prepared
-
-
-def _prepare(
-    model: Any, tokenizer: Any, task: TaskData, settings: FinetuneSettings, device: torch.device, mixed: bool
-) -> _Prepared:
-    """Load the model, choose what changes, read the texts into tokens."""
-    loaded = load_model(model, tokenizer, task.label_names, settings)
-    choose_parameters(loaded, settings)
-    classifier = loaded.classifier.to(device)
-    limit = token_limit(loaded, settings.max_tokens)
-    splits = {TRAIN: task.train, **task.held_out}
-    tokens = {name: encode(loaded.tokenizer, examples, limit) for name, examples in splits.items()}
-    config: Any = classifier.encoder.base.config
-    largest = max(int(rows.ids.values.max()) for rows in tokens.values())
-    if largest >= config.vocab_size:
-        raise InvalidParameterError(
-            f"tokenizer gives the token {largest}, but the model has only {config.vocab_size}; give the model's own tokenizer"
-        )
-    frozen = frozen_layers(classifier.encoder, settings)
-    cached = use_cache(classifier, frozen, list(tokens.values()), settings)
-    return _Prepared(loaded, tokens, limit, frozen, cached, choose_mode(classifier, settings, mixed))
+    prepared: Prepared
 
 
 def _train_and_judge(run: _Run, resume: bool) -> tuple[History, dict[str, dict[str, float]], dict[str, float]]:
@@ -176,7 +139,7 @@ def _train_and_judge(run: _Run, resume: bool) -> tuple[History, dict[str, dict[s
             seconds["frozen layers"] = time.perf_counter() - clock
             stack.enter_context(upper_part(classifier.encoder, prepared.frozen))
         check_gradients(
-            classifier, _made_up_batch(prepared, inputs[TRAIN], run.device), len(run.task.label_names), prepared.mode
+            classifier, made_up_batch(prepared, inputs[TRAIN], run.device), len(run.task.label_names), prepared.mode
         )
         clock = time.perf_counter()
         history = train(
@@ -209,31 +172,6 @@ def _train_and_judge(run: _Run, resume: bool) -> tuple[History, dict[str, dict[s
     return history, scores, seconds
 
 
-def _made_up_batch(prepared: _Prepared, inputs: Inputs, device: torch.device) -> Batch:
-    """Return a few examples in the form of `inputs`, with values that owe nothing to them."""
-    generator = torch.Generator().manual_seed(0)
-    form = inputs.batch(torch.tensor([0]), torch.device("cpu"))
-    count = len(MADE_UP_TOKENS)
-    longest = max(MADE_UP_TOKENS) if form["attention_mask"].shape[1] > 1 else 1
-    lengths = torch.tensor(MADE_UP_TOKENS).clamp(max=longest)
-    mask = torch.arange(longest) < lengths[:, None]
-    batch: Batch = {"attention_mask": mask.long()}
-    if "input_ids" in form:
-        rows = prepared.tokens[TRAIN]
-        config: Any = prepared.loaded.classifier.encoder.base.config
-        ids = torch.randint(0, config.vocab_size, mask.shape, generator=generator)
-        ids = torch.where(ids == rows.padding, (ids + 1) % config.vocab_size, ids)
-        batch["input_ids"] = ids.masked_fill(~mask, rows.padding)
-        if "token_type_ids" in form:
-            batch["token_type_ids"] = torch.zeros_like(ids)
-    else:
-        width = form["inputs_embeds"].shape[2]
-        batch["inputs_embeds"] = torch.randn(count, longest, width, generator=generator) * mask[..., None]
-        if "lower_means" in form:
-            batch["lower_means"] = torch.randn(count, form["lower_means"].shape[1], generator=generator)
-    return {name: tensor.to(device) for name, tensor in batch.items()}
-
-
 def _identity(run: _Run) -> dict[str, Any]:
     """Return what a checkpoint must agree with to be of this run."""
     fixed = {
@@ -253,7 +191,7 @@ def _finish(
     prepared, plan, settings = run.prepared, run.plan, run.settings
     classifier = prepared.loaded.classifier
     epsilon = PrivacyCurve(history).epsilon(plan.delta)
-    notes = (*run.task.notes, *plan.notes, *_notes(prepared))
+    notes = (*run.task.notes, *plan.notes, *preparation_notes(prepared))
     trained = {name: value.numel() for name, value in trainable(classifier).items()}
     statement = make_statement(plan, settings, history, epsilon, trained, prepared.mode, notes)
     path = run.folder.path
@@ -283,18 +221,6 @@ def _finish(
         classifier=TextClassifier(classifier, prepared.loaded.tokenizer, run.task.label_names, prepared.max_tokens),
         folder=path,
     )
-
-
-def _notes(prepared: _Prepared) -> list[str]:
-    """Say what of the preparation a reader ought to know."""
-    notes = []
-    truncated = {name: rows.truncated for name, rows in prepared.tokens.items() if rows.truncated}
-    if truncated:
-        counts = ", ".join(f"{count} of {name}" for name, count in truncated.items())
-        notes.append(f"texts of {prepared.max_tokens} tokens or more were cut off there: {counts}")
-    if prepared.cached:
-        notes.append(f"the outputs of the {prepared.frozen} frozen layers were computed once and kept")
-    return notes
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from typing import Any
 
 from opacus_edgeworth._validate import as_real
 from opacus_edgeworth.errors import InvalidParameterError
+from opacus_edgeworth.extras import require_extra
 from opacus_edgeworth.finetune.data import LABEL_COLUMNS, TRAIN, ColumnNames, Columns, TaskData, build_task
-from opacus_edgeworth.finetune.extras import require_extra
 from opacus_edgeworth.finetune.tables import from_objects, read_folder, read_table
 
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"}

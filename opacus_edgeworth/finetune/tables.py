@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from opacus_edgeworth.errors import InvalidParameterError
+from opacus_edgeworth.extras import require_extra
 from opacus_edgeworth.finetune.data import LABEL_COLUMNS, Columns
-from opacus_edgeworth.finetune.extras import require_extra
 
 FORMATS = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
 STEMS = {  # file name without its ending -> split
