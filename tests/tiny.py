@@ -13,12 +13,14 @@ from transformers import (
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForSequenceClassification,
 )
 
-WORDS = "good bad film the a movie is was not very great awful plot actor".split()
+WORDS = ["good", "bad", "film", "the", "a", "movie", "is", "was", "not", "very", "great", "awful", "plot", "actor"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 FAMILIES = ("bert", "roberta", "distilbert")
 SIZE = len(SPECIAL) + len(WORDS)
@@ -40,25 +42,30 @@ def tokenizer(types: bool = True) -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def model(family: str = "bert", classes: int = 2, layers: int = 3, dropout: float = 0.1) -> Any:
+def model(family: str = "bert", classes: int = 2, layers: int = 3, dropout: float = 0.1, vocabulary: int = SIZE) -> Any:
     """Return a sequence-classification model of a family, the same each time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if family == "distilbert":
             return DistilBertForSequenceClassification(
                 DistilBertConfig(
-                    vocab_size=SIZE, dim=32, n_layers=layers, n_heads=2, hidden_dim=64, max_position_embeddings=40,
+                    vocab_size=vocabulary, dim=32, n_layers=layers, n_heads=2, hidden_dim=64, max_position_embeddings=40,
                     pad_token_id=0, num_labels=classes, dropout=dropout, attention_dropout=dropout,
                 )
             )  # fmt: skip
         common = {
-            "vocab_size": SIZE, "hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 2,
+            "vocab_size": vocabulary, "hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 2,
             "intermediate_size": 64, "max_position_embeddings": 40, "pad_token_id": 0, "num_labels": classes,
             "hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout, "type_vocab_size": 2,
         }  # fmt: skip
         if family == "roberta":
             return RobertaForSequenceClassification(RobertaConfig(**common))
         return BertForSequenceClassification(BertConfig(**common))
+
+
+def decoder() -> Any:
+    """Return a model that is built otherwise."""
+    return GPT2ForSequenceClassification(GPT2Config(vocab_size=SIZE, n_embd=32, n_layer=1, n_head=2, n_positions=40))
 
 
 def saved_model(folder: Path, family: str = "bert", **options: Any) -> Path:

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from opacus_edgeworth.errors import InvalidParameterError
 from opacus_edgeworth.finetune.architecture import find_encoder
@@ -121,17 +120,12 @@ def _from_pretrained(
     options: dict[str, Any] = {"output_loading_info": True, "local_files_only": Path(source).exists()}
     if settings.pooling == "model":
         options |= {"num_labels": len(label_names), "ignore_mismatched_sizes": True}
-    shown = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # the new head is expected here, not a surprise
-    transformers_logging.disable_progress_bar()
     try:
         model, info = loader.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         raise InvalidParameterError(
             f"model={source!r} cannot be loaded: {error}; give a folder with config.json and weights, or a hub name"
         ) from error
-    finally:
-        transformers_logging.set_verbosity(shown)
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in info.get("mismatched_keys", ())}
     return model.float(), set(info["missing_keys"]) | mismatched
 

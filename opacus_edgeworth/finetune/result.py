@@ -19,6 +19,7 @@ from opacus_edgeworth.finetune.classifier import Classifier, MeanPoolingClassifi
 from opacus_edgeworth.finetune.data import Examples
 from opacus_edgeworth.finetune.encoding import encode
 from opacus_edgeworth.finetune.evaluation import predict
+from opacus_edgeworth.finetune.quiet import quiet
 from opacus_edgeworth.finetune.settings import FinetuneSettings
 from opacus_edgeworth.finetune.statement import to_markdown
 
@@ -126,9 +127,10 @@ def load_classifier(folder: str | Path, *, base_model: str | None = None) -> Tex
     loader = AutoModel if mean else AutoModelForSequenceClassification
     if not mean:
         options |= {"num_labels": len(names), "ignore_mismatched_sizes": saved == ADAPTER}
-    model = loader.from_pretrained(base, **options)
-    if saved == ADAPTER:
-        model = PeftModel.from_pretrained(model, str(folder / ADAPTER))
+    with quiet():
+        model = loader.from_pretrained(base, **options)
+        if saved == ADAPTER:
+            model = PeftModel.from_pretrained(model, str(folder / ADAPTER))
     if mean:
         classifier: Classifier = MeanPoolingClassifier(model, len(names), description["pooling_layers"])
         classifier.head.load_state_dict(load_file(folder / HEAD))

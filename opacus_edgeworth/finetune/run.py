@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from opacus_edgeworth.finetune.folder import RunFolder, require_free
 from opacus_edgeworth.finetune.gradients import check_gradients, trainable
 from opacus_edgeworth.finetune.loop import History, Training, autocast, train
 from opacus_edgeworth.finetune.preparation import Prepared, made_up_batch, preparation_notes, prepare
+from opacus_edgeworth.finetune.quiet import quiet
 from opacus_edgeworth.finetune.randomness import Randomness, make_randomness
 from opacus_edgeworth.finetune.result import (
     METRICS,
@@ -37,13 +37,6 @@ from opacus_edgeworth.finetune.result import (
 from opacus_edgeworth.finetune.settings import FinetuneSettings, Method, make_settings
 from opacus_edgeworth.finetune.sources import load_data
 from opacus_edgeworth.finetune.statement import make_statement
-
-NOISES = (
-    "Secure RNG turned off",
-    "Full backward hook is firing",
-    "Using a non-full backward hook",
-    "`is_gradient_checkpointing` is deprecated",
-)
 
 
 def finetune(
@@ -98,7 +91,7 @@ def finetune(
     plan = make_plan(len(task.train), chosen)
     device, mixed = choose_device(chosen)
     randomness = make_randomness(chosen.seed, device)
-    with _own_random_numbers(device), _quiet():
+    with _own_random_numbers(device), quiet():
         torch.manual_seed(randomness.torch_seed)
         prepared = prepare(model, tokenizer, task, chosen, device, mixed)
         run = _Run(task, plan, chosen, device, mixed, randomness, folder, prepared)
@@ -227,13 +220,4 @@ def _finish(
 def _own_random_numbers(device: torch.device) -> Iterator[None]:
     """Leave the caller's random numbers as they were."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence warnings about Opacus's and torch's own matters; the statement says what there is to say."""
-    with warnings.catch_warnings():
-        for message in NOISES:
-            warnings.filterwarnings("ignore", message=message)
         yield
