@@ -49,8 +49,9 @@ def model(family: str = "bert", classes: int = 2, layers: int = 3, dropout: floa
         if family == "distilbert":
             return DistilBertForSequenceClassification(
                 DistilBertConfig(
-                    vocab_size=vocabulary, dim=32, n_layers=layers, n_heads=2, hidden_dim=64, max_position_embeddings=40,
-                    pad_token_id=0, num_labels=classes, dropout=dropout, attention_dropout=dropout,
+                    vocab_size=vocabulary, dim=32, n_layers=layers, n_heads=2, hidden_dim=64,
+                    max_position_embeddings=40, pad_token_id=0, num_labels=classes, dropout=dropout,
+                    attention_dropout=dropout,
                 )
             )  # fmt: skip
         common = {

@@ -15,6 +15,8 @@ from opacus_edgeworth.errors import InvalidParameterError
 LAYER_PATHS = (("encoder", "layer"), ("transformer", "layer"))  # BERT, RoBERTa, MiniLM, ELECTRA; DistilBERT
 ATTENTION = {"encoder": ("query", "value"), "transformer": ("q_lin", "v_lin")}  # what LoRA changes
 
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")  # count positions from the padding token's number on
+
 
 @dataclass(frozen=True, slots=True)
 class Encoder:

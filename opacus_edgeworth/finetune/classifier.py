@@ -17,6 +17,11 @@ def mean_token(states: Tensor, mask: Tensor) -> Tensor:
     return (states * weight).sum(1) / weight.sum(1).clamp(min=1.0)
 
 
+def _positions(ids: Tensor) -> Tensor:
+    """Return positions for each example: one row for all of them would hide whose gradient is whose."""
+    return torch.arange(ids.shape[1], device=ids.device).expand(ids.shape).contiguous()
+
+
 class OwnHeadClassifier(nn.Module):
     """A transformers sequence-classification model, called with a batch, answering with logits."""
 
@@ -52,9 +57,8 @@ class OwnHeadClassifier(nn.Module):
 
     def forward(self, **batch: Tensor) -> Tensor:
         """Return the logits, shape (examples, classes), of a batch of `Inputs`."""
-        if self.expand_positions:  # one row of positions for all examples would hide whose gradient is whose
-            ids = batch["input_ids"]
-            batch["position_ids"] = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
+        if self.expand_positions:
+            batch["position_ids"] = _positions(batch["input_ids"])
         return self.model(**batch).logits
 
 
@@ -97,8 +101,7 @@ class MeanPoolingClassifier(nn.Module):
           **batch: arguments of the encoder.
         """
         if self.expand_positions:
-            ids = batch["input_ids"]
-            batch["position_ids"] = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
+            batch["position_ids"] = _positions(batch["input_ids"])
         outputs = layer_outputs(self.encoder, batch)[-self.pooled_layers :]
         means = [mean_token(states, batch["attention_mask"]) for states in outputs]
         if lower_means is not None:

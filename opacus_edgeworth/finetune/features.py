@@ -30,12 +30,12 @@ GIB = 2.0**30
 class CachedRows:
     """The inputs of the first layer that changes, for every example of a split."""
 
-    def __init__(self, states: Packed, means: Tensor | None, labels: Tensor) -> None:
-        """Take packed states and, for a head on mean token states, those of lower layers, side by side."""
+    def __init__(self, states: Packed, means: Tensor | None, rows: TokenRows) -> None:
+        """Take packed states of `rows` and, for a head on mean token states, those of lower layers, side by side."""
         self.states = states
         self.means = means
-        self.labels = labels
-        self.lengths = states.lengths
+        self.labels = rows.labels
+        self.lengths = rows.lengths  # of the texts, by which batches are put in order, whatever is kept of them
 
     def batch(self, rows: Tensor, device: torch.device) -> Batch:
         """Return states, mask and means of `rows`, padded to the longest of them."""
@@ -93,11 +93,11 @@ def cached_rows(
     path = folder / f"features-{_key(classifier, frozen, rows)}.pt"
     if path.exists():
         stored = torch.load(path, weights_only=True)
-        return CachedRows(Packed(stored["states"], stored["lengths"]), stored["means"], rows.labels)
+        return CachedRows(Packed(stored["states"], stored["lengths"]), stored["means"], rows)
     made = compute_rows(classifier, frozen, rows, name, device, settings.progress)
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".part{os.getpid()}")  # an interrupted run must not leave half a file behind
-    torch.save({"states": made.states.values, "lengths": made.lengths, "means": made.means}, part)
+    torch.save({"states": made.states.values, "lengths": made.states.lengths, "means": made.means}, part)
     os.replace(part, path)
     return made
 
@@ -139,7 +139,7 @@ def compute_rows(
                     means[row] = side[place]
             bar.update(len(chosen))
     lengths = torch.ones_like(rows.lengths) if single else rows.lengths
-    return CachedRows(Packed(torch.cat(states), lengths), torch.stack(means) if extra else None, rows.labels)
+    return CachedRows(Packed(torch.cat(states), lengths), torch.stack(means) if extra else None, rows)
 
 
 def _extra_means(classifier: Classifier, frozen: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from opacus_edgeworth.finetune.architecture import Encoder
+from opacus_edgeworth.finetune.architecture import OFFSET_POSITIONS, Encoder
 from opacus_edgeworth.finetune.classifier import OwnHeadClassifier, plain_model
 from opacus_edgeworth.finetune.models import LoadedModel
 from opacus_edgeworth.finetune.settings import FinetuneSettings
@@ -37,7 +37,7 @@ def choose_parameters(loaded: LoadedModel, settings: FinetuneSettings) -> None:
         upper.append(encoder.pooler)
     if settings.train_embeddings:
         upper.append(encoder.base.embeddings)
-        classifier.expand_positions = True
+        classifier.expand_positions = encoder.base.config.model_type not in OFFSET_POSITIONS  # they make their own
     for part in upper:
         for name, parameter in part.named_parameters():
             parameter.requires_grad_(settings.method == "full" or name.endswith("bias"))

@@ -12,11 +12,10 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from opacus_edgeworth.errors import InvalidParameterError
-from opacus_edgeworth.finetune.architecture import find_encoder
+from opacus_edgeworth.finetune.architecture import OFFSET_POSITIONS, find_encoder
 from opacus_edgeworth.finetune.classifier import Classifier, MeanPoolingClassifier, OwnHeadClassifier
 from opacus_edgeworth.finetune.settings import FinetuneSettings
 
-OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")  # count positions from the padding token's number on
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 

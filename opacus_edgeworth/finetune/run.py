@@ -194,7 +194,8 @@ def _finish(
             "pooling_layers": settings.pooling_layers, "max_tokens": prepared.max_tokens,
             "label_names": list(run.task.label_names), "settings": settings.as_dict(),
         }  # fmt: skip
-        save_model(classifier, prepared.loaded.tokenizer, path, description)
+        with quiet():
+            save_model(classifier, prepared.loaded.tokenizer, path, description)
         write_json(path / METRICS, {"metrics": scores, "seconds": seconds})
         write_statement(path, statement)
         run.folder.close()
