@@ -1,5 +1,13 @@
-"""Rated movie-review snippets: how they are read, and which of them are trained on."""
+"""Rated movie-review snippets: how they are read, and which of them are trained on.
 
+    python examples/movie_reviews.py --data .cache/demo
+
+writes them as train.csv, dev.csv and test.csv to a folder `reviews` there, for `opacus-edgeworth finetune`.
+"""
+
+import argparse
+import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +19,7 @@ from opacus_edgeworth.finetune import TaskData, load_data
 MIN_ABSOLUTE_RATING = 0.5  # nearer to 0 the raters did not agree on which side a snippet is
 SPLIT_SEED = 2014
 TEST_SIZE = 2000
+SNIPPETS_FILE = "movieReviewSnippets_GroundTruth.txt"
 VALIDATION_SIZE = 875  # leaves 7,168 = 7 · 1,024 for training, so that a batch of 1,024 is exactly a seventh
 
 
@@ -75,3 +84,27 @@ def load_task(path: Path) -> TaskData:
         },
         label_names=("negative", "positive"),
     )
+
+
+def write_tables(task: TaskData, folder: Path) -> None:
+    """Write the splits of a task as CSV files, the names of the classes as labels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"train": task.train, "dev": task.held_out["validation"], "test": task.held_out["test"]}
+    for name, part in files.items():
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "label"])
+            writer.writerows(zip(part.texts, (task.label_names[label] for label in part.labels), strict=True))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Write the demo's movie reviews as CSV files.")
+    parser.add_argument("--data", type=Path, required=True, help="folder made by fetch_demo_data.py")
+    data = parser.parse_args(arguments).data
+    write_tables(load_task(data / SNIPPETS_FILE), data / "reviews")
+    print(f"{data / 'reviews'}: train.csv, dev.csv, test.csv")
+
+
+if __name__ == "__main__":
+    main()

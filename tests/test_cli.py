@@ -67,7 +67,8 @@ def test_options_are_the_settings():
 def test_whole_run(folders: Path):
     done = invoke(
         "finetune", str(folders / "model"), str(folders / "data"), "--epsilon", "8", "--epochs", "1",
-        "--batch-size", "40", "--output", str(folders / "out"), "--quiet", "--method", "head", "--pooling", "mean", "--seed", "0",
+        "--batch-size", "40", "--output", str(folders / "out"), "--quiet", "--method", "head", "--pooling", "mean",
+        "--seed", "0",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert re.search(r"ε = 8 at δ = 0\.001 \(proved\)", done.output)
@@ -75,6 +76,33 @@ def test_whole_run(folders: Path):
     assert "note: target_delta was not given" in done.output
     assert json.loads((folders / "out" / "privacy.json").read_text())["guarantee"]["target_epsilon"] == 8.0
     assert load_classifier(folders / "out")(["good film"])[0] in ("0", "1")
+
+
+def readme_block(start: str) -> str:
+    """Return the README's program, or indented lines, in which `start` occurs."""
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    blocks = re.findall(r"```py\n(.*?)```", text, flags=re.DOTALL) + re.split(r"\n\s*\n", text)
+    return next(block for block in blocks if start in block)
+
+
+def test_readme_command_works_as_written(folders: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folders)
+    lines = readme_block("opacus-edgeworth finetune").replace("\\\n", " ").splitlines()
+    command = next(line for line in lines if "opacus-edgeworth finetune" in line).split()[1:]
+    command[1:3] = ["model", "data"]  # the tiny ones, in place of the demo's
+    done = invoke(*command, "--batch-size", "40", "--epochs", "1", "--quiet", "--max-tokens", "20")
+    assert done.exit_code == 0, done.output
+    assert (folders / command[command.index("--output") + 1] / "PRIVACY.md").exists()
+
+
+def test_readme_program_works_as_written(folders: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folders)
+    block = readme_block("from opacus_edgeworth.finetune import")
+    for written, tiny_one in ((".cache/demo/model", "model"), (".cache/demo/reviews", "data"), ("1024", "40")):
+        assert written in block
+        block = block.replace(written, tiny_one)
+    exec(compile(block, "README.md", "exec"), {})
+    assert (folders / "tuned" / "privacy.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,9 @@ def test_task_is_the_sign_of_the_rating(snippets_file: Path, monkeypatch: pytest
     )
     first = int(split.train[0])
     assert (task.train.texts[0], task.train.labels[0]) == (f"snippet {first}", int(first % 3 > 0))
+    movie_reviews.write_tables(task, snippets_file.parent / "reviews")
+    again = movie_reviews.load_data(snippets_file.parent / "reviews", label_names=("negative", "positive"))
+    assert (again.train, again.held_out) == (task.train, task.held_out)
 
 
 def sha256(content: bytes) -> str:

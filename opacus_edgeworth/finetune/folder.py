@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from opacus_edgeworth.errors import InvalidParameterError
+from opacus_edgeworth.errors import CheckpointError, InvalidParameterError
 from opacus_edgeworth.finetune.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from opacus_edgeworth.finetune.result import CHECKPOINT, LOG, STATEMENT
 
@@ -38,8 +38,7 @@ class RunFolder:
         if (self.path / CHECKPOINT).exists():
             checkpoint = load_checkpoint(self.path / CHECKPOINT, identity)
             done = sum(steps for _, _, steps in checkpoint.history)
-            with (self.path / LOG).open(encoding="utf-8") as lines:
-                self.records = [json.loads(line) for _, line in zip(range(done), lines, strict=False)]
+            self.records = read_records(self.path / LOG, done)
         with (self.path / LOG).open("w", encoding="utf-8") as log:
             log.writelines(json.dumps(record) + "\n" for record in self.records)
         return checkpoint
@@ -60,6 +59,22 @@ class RunFolder:
         """Remove what is needed only while the run runs: a checkpoint tells the noise."""
         if self.path is not None:
             (self.path / CHECKPOINT).unlink(missing_ok=True)
+
+
+def read_records(path: Path, count: int) -> list[Record]:
+    """Return the first records of a log, refusing one that lacks some of them.
+
+    Raises:
+      CheckpointError: there are not so many, or they are damaged.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()[:count]
+        records = [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} does not go with the checkpoint beside it: {error}") from error
+    if len(records) < count:
+        raise CheckpointError(f"{path} has {len(records)} records where the checkpoint is at step {count}; restore it")
+    return records
 
 
 def require_free(path: Path, resume: bool) -> None:

@@ -75,7 +75,10 @@ def make_statement(
 def _assumptions(settings: FinetuneSettings) -> list[str]:
     """Return what must hold for the guarantee to hold."""
     if settings.secure_mode:
-        source = "noise and sampling came from the operating system's cryptographic generator (secure_mode)"
+        source = (
+            "noise and sampling came from a cryptographic generator (secure_mode); if the run was resumed, what it did"
+            " after its last checkpoint was seen by nobody"
+        )
     elif settings.seed is not None:
         source = (
             f"DEMONSTRATION ONLY: the noise follows from the seed {settings.seed}; it protects against nobody who knows"
