@@ -102,6 +102,23 @@ def test_datasets_objects_know_the_names_of_their_classes(tmp_path: Path):
     assert load_data(train).train == data.train
 
 
+def test_names_are_looked_up_with_their_configuration(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def load(path: str, configuration: str | None) -> Any:
+        asked.append((path, configuration))
+        if path == "unknown":
+            raise FileNotFoundError("not on the hub")
+        return datasets.Dataset.from_dict({"text": ["x", "y"], "label": [0, 1]})
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert load_data("nyu-mll/glue:sst2").train.labels == (0, 1)
+    load_data("imdb")
+    assert asked == [("nyu-mll/glue", "sst2"), ("imdb", None)]
+    with pytest.raises(ew.InvalidParameterError, match=r"data='unknown' is no file or folder here.*not on the hub"):
+        load_data("unknown")
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -145,6 +145,28 @@ def test_seeds_repeat_and_differ():
     assert [record["loss"] for record in unseeded[0]] != [record["loss"] for record in unseeded[1]]
 
 
+def test_mixed_precision_clips_in_full_precision(monkeypatch: pytest.MonkeyPatch):
+    """On a processor in bf16, which is what CUDA devices do: slow, but it takes the same way."""
+    monkeypatch.setattr("opacus_edgeworth.finetune.run.choose_device", lambda _: (torch.device("cpu"), True))
+    kinds = set()
+    original = torch.optim.AdamW.step
+
+    def step(self: Any, closure: Any = None) -> None:
+        kinds.update(p.grad_sample.dtype for group in self.param_groups for p in group["params"])
+        original(self, closure)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    result = run(method="full")
+    assert kinds == {torch.float32}
+    assert result.epsilon.upper <= 8.0 * (1.0 + 1e-9)
+    assert result.statement["mechanism"]["grad_sample_mode"] == "hooks"
+
+
+def test_secure_mode_names_what_it_needs():
+    with pytest.raises(ew.EdgeworthError, match="secure_mode=True needs torchcsprng"):
+        run(secure_mode=True, seed=None)
+
+
 def test_callers_random_numbers_are_left_alone():
     torch.manual_seed(5)
     wanted = torch.rand(3)

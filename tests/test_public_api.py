@@ -1,5 +1,6 @@
 """Names and signatures are a promise; README and docstrings are programs."""
 
+import dataclasses
 import doctest
 import importlib
 import inspect
@@ -37,6 +38,23 @@ def test_signatures():
     assert list(signature.parameters) == ["history", "epsilon", "delta"]
     assert all(signature.parameters[n].kind is inspect.Parameter.KEYWORD_ONLY for n in ("epsilon", "delta"))
     assert list(inspect.signature(ew.check_certificate).parameters) == ["certificate"]
+
+
+def test_finetuning_names_and_signatures():
+    finetune = importlib.import_module("opacus_edgeworth.finetune")
+    assert finetune.__all__ == [
+        "Examples", "FinetuneResult", "FinetuneSettings", "TaskData", "TextClassifier", "finetune", "load_classifier",
+        "load_data",
+    ]  # fmt: skip
+    parameters = inspect.signature(finetune.finetune).parameters
+    assert list(parameters) == [
+        "model", "data", "target_epsilon", "target_delta", "epochs", "batch_size", "max_grad_norm", "method",
+        "tokenizer", "output", "resume", "settings",
+    ]  # fmt: skip
+    fields = {field.name: field.default for field in dataclasses.fields(finetune.FinetuneSettings)}
+    for name, parameter in parameters.items():
+        if name in fields:
+            assert (parameter.default, parameter.kind) == (fields[name], inspect.Parameter.KEYWORD_ONLY)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -78,7 +78,7 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> Checkpoint:
     if not content.startswith(MAGIC) or hashlib.sha256(body).digest() != content[len(MAGIC) :][:HASH_SIZE]:
         raise CheckpointError(f"{path} is damaged or no checkpoint: its content does not match its hash; {remedy}")
     try:
-        stored = torch.load(io.BytesIO(body), weights_only=True)
+        stored = torch.load(io.BytesIO(body), weights_only=True, map_location="cpu")
         found = json.loads(stored["identity"])
         if stored["format"] != FORMAT:
             raise CheckpointError(f"{path} has the format {stored['format']}, not {FORMAT}; {remedy}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import math
 from typing import Any, Literal
 
 import torch
@@ -76,8 +76,9 @@ def check_gradients(model: nn.Module, batch: Batch, classes: int, mode: Mode) ->
         count = len(batch["attention_mask"])
         labels = (torch.arange(count) % classes).to(batch["attention_mask"].device)
         found = _by_opacus(model, parameters, batch, labels, mode)
-        wanted = [_one_by_one(model, parameters, batch, labels, row) for row in range(count)]
-        _compare(found, wanted, mode)
+        for row in range(count):
+            wanted = _alone(model, parameters, batch, labels, row)
+            _compare([values[row] for values in found], wanted, mode)
     finally:
         for module, probability in dropouts:
             module.p = probability
@@ -87,24 +88,23 @@ def check_gradients(model: nn.Module, batch: Batch, classes: int, mode: Mode) ->
                 parameter.grad = None
 
 
-def _by_opacus(model: nn.Module, parameters: list[nn.Parameter], batch: Batch, labels: Tensor, mode: Mode) -> Tensor:
-    """Return the gradients, (examples, values), or in ghost mode their norms, (examples,)."""
+def _by_opacus(
+    model: nn.Module, parameters: list[nn.Parameter], batch: Batch, labels: Tensor, mode: Mode
+) -> list[Tensor]:
+    """Return each parameter's gradients, (examples, *shape), or in ghost mode the norms of all, (examples,)."""
     kind: Any = GradSampleModule if mode == "hooks" else GradSampleModuleFastGradientClipping
     wrapped = kind(model, loss_reduction="sum")
     try:
         nn.functional.cross_entropy(wrapped(**batch), labels, reduction="sum").backward()
         if mode == "ghost":
-            return wrapped.get_norm_sample().detach()
-        parts: list[Tensor] = []
-        for parameter in parameters:
-            sample: Any = getattr(parameter, "grad_sample", None)
-            if sample is None or len(sample) != len(labels):
-                raise InvalidParameterError(
-                    "model: Opacus finds no gradient for each example of some parameter that changes (its layer sees"
-                    " the whole batch as one); freeze that layer, or leave train_embeddings out"
-                )
-            parts.append(sample.reshape(len(labels), -1))
-        return torch.cat(parts, dim=1).detach()
+            return [wrapped.get_norm_sample().detach()]
+        samples: list[Any] = [getattr(parameter, "grad_sample", None) for parameter in parameters]
+        if any(sample is None or len(sample) != len(labels) for sample in samples):
+            raise InvalidParameterError(
+                "model: Opacus finds no gradient for each example of some parameter that changes (its layer sees the"
+                " whole batch as one); freeze that layer, or leave train_embeddings out"
+            )
+        return samples
     except (NotImplementedError, RuntimeError) as error:
         raise InvalidParameterError(
             f"model: Opacus cannot compute the gradient of each example ({error}); try another method or"
@@ -118,24 +118,30 @@ def _by_opacus(model: nn.Module, parameters: list[nn.Parameter], batch: Batch, l
                     delattr(parameter, name)
 
 
-def _one_by_one(model: nn.Module, parameters: list[nn.Parameter], batch: Batch, labels: Tensor, row: int) -> Tensor:
-    """Return the gradient of one example alone, unpadded as far as its mask says."""
-    alone = {name: copy.copy(tensor[row : row + 1]) for name, tensor in batch.items()}
-    loss = nn.functional.cross_entropy(model(**alone), labels[row : row + 1], reduction="sum")
+def _alone(model: nn.Module, parameters: list[nn.Parameter], batch: Batch, labels: Tensor, row: int) -> list[Tensor]:
+    """Return the gradient of one example, computed without the others."""
+    single = {name: tensor[row : row + 1] for name, tensor in batch.items()}
+    loss = nn.functional.cross_entropy(model(**single), labels[row : row + 1], reduction="sum")
     parts = torch.autograd.grad(loss, parameters, allow_unused=True)
-    zeros = (torch.zeros_like(parameter) for parameter in parameters)
-    return torch.cat([(zero if part is None else part).reshape(-1) for part, zero in zip(parts, zeros, strict=True)])
+    return [torch.zeros_like(p) if part is None else part for part, p in zip(parts, parameters, strict=True)]
 
 
-def _compare(found: Tensor, wanted: list[Tensor], mode: Mode) -> None:
-    """Refuse gradients, or norms, that differ by more than rounding."""
-    true = torch.stack(wanted)
-    norms = true.norm(dim=1)
-    error = (found - true).norm(dim=1) if mode == "hooks" else (found - norms).abs()
-    if not bool((error <= TOLERANCE * norms + 1e-7).all()):
-        worst = float((error / norms).max())
+def _compare(found: list[Tensor], wanted: list[Tensor], mode: Mode) -> None:
+    """Refuse the gradient of an example, or its norm, if it differs by more than rounding."""
+    norm = _norm(wanted)
+    error = (
+        abs(float(found[0]) - norm)
+        if mode == "ghost"
+        else _norm([ours - theirs for ours, theirs in zip(found, wanted, strict=True)])
+    )
+    if not error <= TOLERANCE * norm + 1e-7:  # written so that NaN is refused too
         raise InvalidParameterError(
-            f"model: the gradients that Opacus computes for single examples are wrong by {worst:.1%}, so that clipping"
-            " them would not bound one example's influence (layers that mix examples, or parameters used twice);"
-            " freeze what is shared, or try another method"
+            f"model: the gradient that Opacus computes for a single example is wrong by {error / max(norm, 1e-30):.1%},"
+            " so that clipping it would not bound the example's influence (layers that mix examples, or parameters used"
+            " twice); freeze what is shared, or try another method"
         )
+
+
+def _norm(parts: list[Tensor]) -> float:
+    """Return the norm of a gradient given in parts."""
+    return math.sqrt(sum(float(part.double().square().sum()) for part in parts))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import secrets
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from opacus_edgeworth.errors import MissingExtraError
 
 WORDS = 624  # of the Mersenne Twister, each kept in eight bytes,
 HEADER_BYTES = 24  # after the seed (8), two counters (4 each) and the place of the next word (8)
@@ -51,6 +54,15 @@ def make_randomness(seed: int | None, device: torch.device) -> Randomness:
             if generator.device.type == "cpu":
                 _fill_with_entropy(generator)
     return Randomness(first, sampling, noise)
+
+
+def require_secure_source() -> None:
+    """Raise MissingExtraError if Opacus could not make cryptographic noise."""
+    if importlib.util.find_spec("torchcsprng") is None:
+        raise MissingExtraError(
+            "secure_mode=True needs torchcsprng, which is not installed (https://github.com/pytorch/csprng); without"
+            " it leave secure_mode out: torch's generator then takes its state from the operating system's entropy"
+        )
 
 
 def _fill_with_entropy(generator: torch.Generator) -> None:

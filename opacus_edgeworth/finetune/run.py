@@ -25,7 +25,7 @@ from opacus_edgeworth.finetune.gradients import check_gradients, trainable
 from opacus_edgeworth.finetune.loop import History, Training, autocast, train
 from opacus_edgeworth.finetune.preparation import Prepared, made_up_batch, preparation_notes, prepare
 from opacus_edgeworth.finetune.quiet import quiet
-from opacus_edgeworth.finetune.randomness import Randomness, make_randomness
+from opacus_edgeworth.finetune.randomness import Randomness, make_randomness, require_secure_source
 from opacus_edgeworth.finetune.result import (
     METRICS,
     FinetuneResult,
@@ -78,6 +78,7 @@ def finetune(
       InvalidParameterError: bad settings or data, or a model that does not suit; raised before any training.
       CalibrationError: no noise meets the budget.
       CheckpointError: the checkpoint to resume from is damaged or of another run.
+      MissingExtraError: secure_mode without the package that it needs.
     """
     chosen = make_settings(
         target_epsilon=target_epsilon, target_delta=target_delta, epochs=epochs, batch_size=batch_size,
@@ -90,6 +91,8 @@ def finetune(
     task = load_data(data)
     plan = make_plan(len(task.train), chosen)
     device, mixed = choose_device(chosen)
+    if chosen.secure_mode:
+        require_secure_source()
     randomness = make_randomness(chosen.seed, device)
     with _own_random_numbers(device), quiet():
         torch.manual_seed(randomness.torch_seed)
