@@ -110,7 +110,7 @@ def test_only_the_top_layers_change():
 
 
 def test_statement_and_log(tmp_path: Path):
-    result = run(output=tmp_path / "out")
+    result = run(data=[*tiny.texts(119), tiny.texts(1)[0]], output=tmp_path / "out")
     statement = json.loads((tmp_path / "out" / "privacy.json").read_text())
     assert statement["guarantee"]["epsilon"] == result.epsilon.upper
     assert statement["guarantee"]["delta"] == result.delta == 1e-3
@@ -119,6 +119,9 @@ def test_statement_and_log(tmp_path: Path):
     text = (tmp_path / "out" / "PRIVACY.md").read_text()
     for words in ("Adjacency", "Poisson", "Clipping", "Not covered", "Versions", "opacus 1."):
         assert words in text
+    assert "repeat the text" not in text  # a statement is published; what was noticed in the data is not
+    assert any("repeat the text" in note for note in result.notes)
+    assert float(text.split("at least ")[1].split(")")[0]) <= result.epsilon.lower
     shown = float(text.split("ε = ")[1].split(" ")[0])
     assert result.epsilon.upper <= shown <= result.epsilon.upper * (1.0 + 1e-5)
     log = [json.loads(line) for line in (tmp_path / "out" / "training_log.jsonl").read_text().splitlines()]

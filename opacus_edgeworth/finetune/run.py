@@ -189,7 +189,7 @@ def _finish(
     epsilon = PrivacyCurve(history).epsilon(plan.delta)
     notes = (*run.task.notes, *plan.notes, *preparation_notes(prepared))
     trained = {name: value.numel() for name, value in trainable(classifier).items()}
-    statement = make_statement(plan, settings, history, epsilon, trained, prepared.mode, notes)
+    statement = make_statement(plan, settings, history, epsilon, trained, prepared.mode, plan.notes)
     path = run.folder.path
     if path is not None:
         description = {
@@ -199,7 +199,7 @@ def _finish(
         }  # fmt: skip
         with quiet():
             save_model(classifier, prepared.loaded.tokenizer, path, description)
-        write_json(path / METRICS, {"metrics": scores, "seconds": seconds})
+        write_json(path / METRICS, {"metrics": scores, "seconds": seconds, "notes": notes})
         write_statement(path, statement)
         run.folder.close()
     return FinetuneResult(

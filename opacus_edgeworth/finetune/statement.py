@@ -31,7 +31,7 @@ def make_statement(
       epsilon: proved bounds at the plan's delta.
       trained: number of values in each parameter that was trained, by name.
       grad_sample_mode: how gradients were clipped.
-      notes: of the data and the plan.
+      notes: of the plan. What was noticed in the data is not among them: a statement is published.
     """
     return {
         "guarantee": {
@@ -65,7 +65,8 @@ def make_statement(
             "hyper-parameters chosen by looking at results on this data, and other releases computed from it",
             "the number of training examples, the names of the classes, and the tokenizer's and model's own training",
             "validation and test examples, and every metric computed from them",
-            "training_log.jsonl (losses of training batches) and checkpoints: not private, do not publish them",
+            "training_log.jsonl (losses of training batches), metrics.json (notes on the data) and checkpoints: not"
+            " private, do not publish them",
         ],
         "notes": list(notes),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
@@ -108,7 +109,7 @@ def to_markdown(statement: dict[str, Any]) -> str:
         "# Privacy statement",
         "",
         f"**ε = {_rounded_up(guarantee['epsilon'])} at δ = {guarantee['delta']:g}**, a proved upper bound for exactly"
-        f" {mechanism['steps']} steps (the true value is at least {guarantee['epsilon_lower_bound']:.6g}).",
+        f" {mechanism['steps']} steps (the true value is at least {_rounded_down(guarantee['epsilon_lower_bound'])}).",
         "",
         f"- *What*: {guarantee['definition']}.",
         f"- *Adjacency*: {guarantee['adjacency']}.",
@@ -117,7 +118,7 @@ def to_markdown(statement: dict[str, Any]) -> str:
         f" examples, {mechanism['expected_batch_size']:.6g} in a batch on average.",
         f"- *Noise*: multiplier {mechanism['noise_multiplier']:.8g} ({mechanism['noise_found_by']}) times the clipping"
         f" norm {mechanism['max_grad_norm']:g}.",
-        f"- *Clipping*: {mechanism['clipping']}, {mechanism['grad_sample_mode']}.",
+        f"- *Clipping*: of each example's gradient, {mechanism['clipping']} ({mechanism['grad_sample_mode']}).",
         f"- *Trained*: {trained['values']} values by {trained['method']}.",
     ]
     for title, key in (("Assumptions", "assumptions"), ("Not covered", "not_covered"), ("Notes", "notes")):
@@ -131,3 +132,9 @@ def _rounded_up(epsilon: float) -> str:
     """Return epsilon with six digits, never below what was proved."""
     text = f"{epsilon:.6g}"
     return text if float(text) >= epsilon else f"{epsilon * (1.0 + 5e-6):.6g}"
+
+
+def _rounded_down(epsilon: float) -> str:
+    """Return epsilon with six digits, never above what was proved."""
+    text = f"{epsilon:.6g}"
+    return text if float(text) <= epsilon else f"{epsilon * (1.0 - 5e-6):.6g}"
