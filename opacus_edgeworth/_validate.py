@@ -50,6 +50,49 @@ def as_sample_rate(value: Any) -> float:
     return number
 
 
+def as_scale(value: Any) -> float:
+    """Return a scale of Laplace noise over the sensitivity, in [1e-6, 1e9]."""
+    number = as_real("scale", value)
+    if not 1e-6 <= number <= 1e9:
+        raise InvalidParameterError(
+            f"scale={number!r} must be in [1e-6, 1e9]; the Laplace noise's scale over the query's sensitivity"
+        )
+    return number
+
+
+def as_response_epsilon(value: Any) -> float:
+    """Return the epsilon of one randomized response, in [0, 1e6]."""
+    number = as_epsilon(value)
+    if number > 1e6:
+        raise InvalidParameterError(f"epsilon={number!r} must be in [0, 1e6]; beyond, the answer is given as it is")
+    return number
+
+
+def as_categories(value: Any) -> int:
+    """Return a number of categories, an integer >= 2."""
+    number = as_steps(value, name="categories")
+    if number < 2:
+        raise InvalidParameterError(f"categories={value!r} must be at least 2; with one there is nothing to hide")
+    return number
+
+
+def as_distribution(name: str, values: Any) -> tuple[float, ...]:
+    """Return probabilities that add up to 1 within 1e-9, as they were given."""
+    if isinstance(values, (str, bytes)):
+        raise InvalidParameterError(f"{name}={values!r} must be a list of probabilities")
+    try:
+        numbers_given = tuple(as_real(f"{name}[{index}]", value) for index, value in enumerate(values))
+    except TypeError:
+        raise InvalidParameterError(f"{name}={values!r} must be a list of probabilities") from None
+    for index, number in enumerate(numbers_given):
+        if not 0.0 <= number <= 1.0:
+            raise InvalidParameterError(f"{name}[{index}]={number!r} must be in [0, 1]; it is a probability")
+    total = math.fsum(numbers_given)
+    if not abs(total - 1.0) <= 1e-9:
+        raise InvalidParameterError(f"{name} adds up to {total!r}, not to 1; list the probability of every output")
+    return numbers_given
+
+
 def as_steps(value: Any, *, name: str = "steps") -> int:
     """Return a number of steps, an integer >= 0 (an integral float is accepted, as Opacus produces them)."""
     number = as_real(name, value)

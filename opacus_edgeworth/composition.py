@@ -5,14 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
 from opacus_edgeworth._types import FloatArray, IntArray
 from opacus_edgeworth._validate import as_steps
 from opacus_edgeworth.errors import InvalidParameterError
-from opacus_edgeworth.mechanisms import ULP, Gaussian, PoissonSubsampledGaussian
+from opacus_edgeworth.mechanisms import (
+    ULP,
+    DiscreteMechanism,
+    Gaussian,
+    Laplace,
+    Mechanism,
+    PoissonSubsampledGaussian,
+    PoissonSubsampledLaplace,
+    RandomizedResponse,
+)
+
+OtherMechanism: TypeAlias = Laplace | PoissonSubsampledLaplace | RandomizedResponse | DiscreteMechanism
+"""A step whose noise is not Gaussian."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +86,30 @@ def parse_history(history: Iterable[Any]) -> dict[tuple[float, float], int]:
       history: (noise_multiplier, sample_rate, steps) triples as Opacus keeps them, or (mechanism, steps) pairs.
 
     Raises:
+      InvalidParameterError: an entry has another form, one of its numbers is outside its range, or its noise is not
+        Gaussian.
+    """
+    phases, others = parse_mechanisms(history)
+    for mechanism in others:
+        raise InvalidParameterError(
+            f"{mechanism!r} is not Gaussian: only PrivacyCurve composes it; leave it out here, or ask PrivacyCurve"
+        )
+    return phases
+
+
+def parse_mechanisms(
+    history: Iterable[Any],
+) -> tuple[dict[tuple[float, float], int], dict[OtherMechanism, int]]:
+    """Return the steps with Gaussian noise, {(noise_multiplier, sample_rate): steps}, and {mechanism: steps} of others.
+
+    Args:
+      history: as for `parse_history`; the mechanisms may be any of `opacus_edgeworth.mechanisms`.
+
+    Raises:
       InvalidParameterError: an entry has another form, or one of its numbers is outside its range.
     """
     merged: dict[tuple[float, float], int] = {}
+    others: dict[OtherMechanism, int] = {}
     try:
         entries = [tuple(entry) for entry in history]
     except TypeError:
@@ -88,14 +121,17 @@ def parse_history(history: Iterable[Any]) -> dict[tuple[float, float], int]:
             step, steps = _parse_entry(entry)
         except InvalidParameterError as error:
             raise InvalidParameterError(f"history[{index}]: {error}") from None
-        key = (step.noise_multiplier, step.sample_rate)
-        merged[key] = merged.get(key, 0) + steps
-    return merged
+        if isinstance(step, (PoissonSubsampledGaussian, Gaussian)):
+            key = (step.noise_multiplier, step.sample_rate)
+            merged[key] = merged.get(key, 0) + steps
+        else:
+            others[step] = others.get(step, 0) + steps
+    return merged, others
 
 
-def _parse_entry(entry: tuple[Any, ...]) -> tuple[PoissonSubsampledGaussian | Gaussian, int]:
+def _parse_entry(entry: tuple[Any, ...]) -> tuple[Mechanism, int]:
     """Return one phase's mechanism and count."""
-    if len(entry) == 2 and isinstance(entry[0], (PoissonSubsampledGaussian, Gaussian)):
+    if len(entry) == 2 and isinstance(entry[0], get_args(Mechanism)):
         return entry[0], as_steps(entry[1])
     if len(entry) == 3:
         return PoissonSubsampledGaussian(entry[0], entry[1]), as_steps(entry[2])

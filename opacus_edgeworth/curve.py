@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from opacus_edgeworth._validate import as_delta, as_epsilon
 from opacus_edgeworth.bounds import Bounds
-from opacus_edgeworth.composition import compose_parsed, parse_history
+from opacus_edgeworth.composition import OtherMechanism, compose_parsed, parse_mechanisms
 from opacus_edgeworth.errors import InvalidParameterError
 from opacus_edgeworth.inversion.engines import history_delta, history_epsilon
+from opacus_edgeworth.mixed.engines import mixed_delta, mixed_epsilon
 
 
 class PrivacyCurve:
@@ -31,19 +32,20 @@ class PrivacyCurve:
       1.828237
     """
 
-    __slots__ = ("_history", "_steps")
+    __slots__ = ("_history", "_others", "_steps")
 
     def __init__(self, history: Iterable[Any]) -> None:
-        merged = parse_history(history)
-        self._history = tuple((s, q, n) for (s, q), n in merged.items())
+        merged, others = parse_mechanisms(history)
+        self._others = tuple(sorted(others.items(), key=repr))  # the order given must not matter
+        self._history = (*((s, q, n) for (s, q), n in merged.items()), *self._others)
         self._steps = compose_parsed(merged)
 
     def __repr__(self) -> str:
         return f"PrivacyCurve({list(self._history)!r})"
 
     @property
-    def history(self) -> tuple[tuple[float, float, int], ...]:
-        """The (noise_multiplier, sample_rate, steps) phases, equal ones merged."""
+    def history(self) -> tuple[tuple[float, float, int] | tuple[OtherMechanism, int], ...]:
+        """The (noise_multiplier, sample_rate, steps) phases, then (mechanism, steps) of others, equal ones merged."""
         return self._history
 
     @overload
@@ -62,6 +64,8 @@ class PrivacyCurve:
         Raises:
           InvalidParameterError: epsilon is negative, NaN or not a number.
         """
+        if self._others:
+            return _each(epsilon, lambda value: mixed_delta(self._steps, self._others, as_epsilon(value)))
         return _each(epsilon, lambda value: history_delta(self._steps, as_epsilon(value)))
 
     @overload
@@ -81,6 +85,8 @@ class PrivacyCurve:
         Raises:
           InvalidParameterError: delta is outside [0, 1], NaN or not a number.
         """
+        if self._others:
+            return _each(delta, lambda value: mixed_epsilon(self._steps, self._others, as_delta(value)))
         return _each(delta, lambda value: history_epsilon(self._steps, as_delta(value)))
 
 

@@ -1,13 +1,22 @@
-"""One step of a private algorithm, and its privacy loss."""
+"""Single steps of private algorithms, and the privacy loss of the sampled Gaussian."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from opacus_edgeworth._types import FloatArray
-from opacus_edgeworth._validate import as_noise_multiplier, as_sample_rate
+from opacus_edgeworth._validate import (
+    as_categories,
+    as_distribution,
+    as_noise_multiplier,
+    as_response_epsilon,
+    as_sample_rate,
+    as_scale,
+)
+from opacus_edgeworth.errors import InvalidParameterError
 
 ULP = 2.0**-52
 """Relative spacing of doubles; elementary functions are taken to be accurate to 4 of them."""
@@ -65,6 +74,123 @@ class Gaussian:
     def sample_rate(self) -> float:
         """1: every example enters every step."""
         return 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Laplace:
+    """The Laplace mechanism without sampling, with sensitivity 1.
+
+    Its dominating pair is P = Lap(1, b), Q = Lap(0, b); b = scale. The loss takes each of the values 1/b and -1/b with
+    positive probability, and is continuous between them.
+
+    Args:
+      scale: b, the noise's scale over the sensitivity of a query with one number as its answer, in [1e-6, 1e9]; alone
+        it is (1/b, 0)-differentially private.
+
+    Raises:
+      InvalidParameterError: `scale` is outside its range.
+
+    Source:
+      Dwork, McSherry, Nissim & Smith 2006; of all pairs of neighbours the one at distance 1 dominates: Zhu, Dong & Wang
+      2022 (https://arxiv.org/abs/2106.08567).
+    """
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", as_scale(self.scale))
+
+    @property
+    def sample_rate(self) -> float:
+        """1: every example enters every step."""
+        return 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoissonSubsampledLaplace:
+    """The Laplace mechanism on a Poisson sample; add/remove adjacency.
+
+    Its dominating pair is P = (1-q) Lap(0, b) + q Lap(1, b), Q = Lap(0, b).
+
+    Args:
+      scale: b, the noise's scale over the sensitivity of a query with one number as its answer, in [1e-6, 1e9].
+      sample_rate: q, Poisson sampling probability, in [0, 1].
+
+    Raises:
+      InvalidParameterError: an argument is outside its range.
+
+    Source:
+      Zhu, Dong & Wang 2022, https://arxiv.org/abs/2106.08567 (dominating pairs under Poisson sampling).
+    """
+
+    scale: float
+    sample_rate: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", as_scale(self.scale))
+        object.__setattr__(self, "sample_rate", as_sample_rate(self.sample_rate))
+
+
+@dataclass(frozen=True, slots=True)
+class RandomizedResponse:
+    """Randomized response of one person: the true category with probability e^epsilon / (e^epsilon + k - 1).
+
+    Each other one of the k categories has probability 1 / (e^epsilon + k - 1). The neighbours are two answers of the
+    person; P and Q are the reports' laws under them, and for k > 2 all other reports are equally likely under both.
+
+    Args:
+      epsilon: in [0, 1e6]; the response alone is (epsilon, 0)-differentially private, locally.
+      categories: k >= 2.
+
+    Raises:
+      InvalidParameterError: an argument is outside its range.
+
+    Source:
+      Warner 1965; Kairouz, Oh & Viswanath 2016, "Extremal Mechanisms for Local Differential Privacy".
+    """
+
+    epsilon: float
+    categories: int = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "epsilon", as_response_epsilon(self.epsilon))
+        object.__setattr__(self, "categories", as_categories(self.categories))
+
+
+@dataclass(frozen=True, slots=True)
+class DiscreteMechanism:
+    """A mechanism given by its dominating pair, two distributions on the same finitely many outputs.
+
+    Args:
+      p: probabilities under the data set with the example; normalised if they add up to 1 within 1e-9.
+      q: probabilities under the data set without it, of the same outputs in the same order. An output that only one of
+        the two has reveals which it was: its probability is part of every delta.
+
+    Raises:
+      InvalidParameterError: the two differ in length, have a negative entry, or do not add up to 1.
+
+    Example:
+      >>> DiscreteMechanism(p=[0.75, 0.25], q=[0.25, 0.75])
+      DiscreteMechanism(p=(0.75, 0.25), q=(0.25, 0.75))
+    """
+
+    p: tuple[float, ...]
+    q: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        p, q = as_distribution("p", self.p), as_distribution("q", self.q)
+        if len(p) != len(q):
+            raise InvalidParameterError(
+                f"p has {len(p)} outputs and q has {len(q)}; give both the probabilities of the same outputs"
+            )
+        object.__setattr__(self, "p", p)
+        object.__setattr__(self, "q", q)
+
+
+Mechanism: TypeAlias = (
+    PoissonSubsampledGaussian | Gaussian | Laplace | PoissonSubsampledLaplace | RandomizedResponse | DiscreteMechanism
+)
+"""One step of a history."""
 
 
 def privacy_loss(score: FloatArray, noise_multiplier: FloatArray, sample_rate: FloatArray) -> FloatArray:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -23,6 +24,39 @@ from opacus_edgeworth.mechanisms import ULP
 
 MAX_CHUNK = 1 << 15
 """Complex numbers of a table of e^{iyL} that are held at once, about."""
+
+
+class Tilted(Protocol):
+    """Finitely many losses with probabilities, of P laws under T tilts; `TiltedSteps` says what each is."""
+
+    @property
+    def loss(self) -> FloatArray:
+        """(P, J)."""
+        ...
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is gained by centring."""
+        ...
+
+    @property
+    def weight(self) -> FloatArray:
+        """(T, P, J)."""
+        ...
+
+    @property
+    def mean(self) -> FloatArray:
+        """(T, P), as all that follow."""
+        ...
+
+    @property
+    def mean_error(self) -> FloatArray: ...  # noqa: D102
+    @property
+    def rounding(self) -> FloatArray: ...  # noqa: D102
+    @property
+    def spread(self) -> FloatArray: ...  # noqa: D102
+    @property
+    def turn(self) -> FloatArray: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +85,12 @@ class Logs:
         return counts @ self.value, error, counts @ np.abs(self.value)
 
 
-def log_steps(tilted: TiltedSteps, unknown: FloatArray, step: float, nodes: int) -> Logs:
+def log_steps(tilted: Tilted, unknown: FloatArray, step: float, nodes: int) -> Logs:
     """Return log of every step's cf at y_k, k < nodes, under each tilt, (T, P, nodes); `unknown` is (T, P)."""
     shape = (*unknown.shape, nodes)
     logs = Logs(np.empty(shape, dtype=np.complex128), np.empty(shape))
     for some, x, wrong in _excess(tilted, unknown, step, nodes):
-        logs.value[:, some], logs.error[:, some] = _log_factor(x, wrong)
+        logs.value[:, some], logs.error[:, some] = log_factor(x, wrong)
     return logs
 
 
@@ -99,7 +133,7 @@ def log_gaps(phases: int, bases: list[Group], gaps: list[Group], step: float, no
     for group in bases:
         for base in _phases(group, step, nodes):
             i, gap = base.index, added.get(base.index)
-            base_logs.value[i], base_logs.error[i] = _log_factor(base.x, base.wrong)
+            base_logs.value[i], base_logs.error[i] = log_factor(base.x, base.wrong)
             if gap is None:
                 both.value[i], both.error[i] = base_logs.value[i], base_logs.error[i]
             else:
@@ -185,7 +219,7 @@ def _log_sum(base: _Phase, gap: _Phase) -> tuple[ComplexArray, FloatArray]:
     x = base.x + added
     wrong = base.wrong + share * math.exp(off) * gap.wrong + np.abs(added) * (math.expm1(off) + 16.0 * ULP)
     wrong += 8.0 * ULP * (np.abs(base.x) + np.abs(added))
-    return _log_factor(x, wrong, 1.0 + share * math.exp(off) * (1.0 + 4.0 * ULP))
+    return log_factor(x, wrong, 1.0 + share * math.exp(off) * (1.0 + 4.0 * ULP))
 
 
 def _gaussian(steps: Composition, tilts: FloatArray, y: FloatArray) -> tuple[ComplexArray, FloatArray]:
@@ -215,22 +249,23 @@ def _log1p(x: ComplexArray, wrong: FloatArray) -> tuple[ComplexArray, FloatArray
 
 
 def _excess(
-    tilted: TiltedSteps, unknown: FloatArray, step: float, nodes: int
+    tilted: Tilted, unknown: FloatArray, step: float, nodes: int
 ) -> Iterator[tuple[slice, ComplexArray, FloatArray]]:
     """Yield some phases, X at y_k and a bound on its error, both (T, p, nodes), so that memory stays small."""
     inner = max(1, math.isqrt(nodes - 1) + 1)
     outer = -(-nodes // inner)
     parts = step * np.concatenate([np.arange(inner), inner * np.arange(outer)])
     y = step * np.arange(nodes)
-    table = parts.size * tilted.grid.loss.shape[1] + tilted.tilt.size * nodes
+    phases, points = tilted.loss.shape
+    table = parts.size * points + unknown.shape[0] * nodes
     chunk = max(1, MAX_CHUNK // table)
-    for i in range(0, tilted.grid.steps.phases, chunk):
+    for i in range(0, phases, chunk):
         some = slice(i, i + chunk)
         linear, quadratic, both_ways = tilted.rounding[:, :, some, None] * y
         around_mean = np.minimum(linear, quadratic * y) + both_ways * y + tilted.mean_error[:, some, None] * y
         wrong = tilted.spread[:, some, None] + tilted.turn[:, some, None] * y
-        plain = np.full(wrong.shape, True) if tilted.grid.law.below is not None else wrong < around_mean
-        angle = parts[:, None] * tilted.grid.loss[some, None, :]
+        plain = np.full(wrong.shape, True) if tilted.plain else wrong < around_mean
+        angle = parts[:, None] * tilted.loss[some, None, :]
         both = _expm1_imaginary(angle)  # (p, inner + outer, J)
         weight = tilted.weight[:, some, :, None]
         pairs = np.matmul(both[:, inner:] * weight[:, :, None, :, 0], both[:, :inner].transpose(0, 2, 1))
@@ -248,7 +283,7 @@ def _excess(
         yield some, x, wrong + unknown[:, some, None]
 
 
-def _log_factor(x: ComplexArray, wrong: FloatArray, largest: float = 1.0) -> tuple[ComplexArray, FloatArray]:
+def log_factor(x: ComplexArray, wrong: FloatArray, largest: float = 1.0) -> tuple[ComplexArray, FloatArray]:
     """Return log(1 + x), x being off by up to `wrong` and by its own rounding, and a bound on its error.
 
     Where nothing is known of 1 + x, the bound is infinite, and the result is log of a bound on its modulus, which is at

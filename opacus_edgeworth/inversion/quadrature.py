@@ -61,6 +61,16 @@ class TiltedSteps:
     spread: FloatArray
     turn: FloatArray
 
+    @property
+    def loss(self) -> FloatArray:
+        """The grid's losses, (P, J)."""
+        return self.grid.loss
+
+    @property
+    def plain(self) -> bool:
+        """Whether the losses do not crowd around 0: those of a law between two barriers."""
+        return self.grid.law.below is not None
+
     def quadrature_error(self, reach: float) -> FloatArray:
         """Return the error of the rule for phi(z) / phi(t), finite range included, on |Im z| <= reach; (T, P).
 

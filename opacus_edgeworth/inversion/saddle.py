@@ -86,7 +86,7 @@ def saddle_for_epsilon(grid: Grid, epsilon: float, direction: Direction) -> floa
         curvature += 1.0 / (1.0 + d) ** 2 + 1.0 / d**2
         return value, d * curvature, d * math.sqrt(curvature)
 
-    return 1.0 + math.exp(_increasing_root(rising, _first_log_tilt(grid.steps)))
+    return 1.0 + math.exp(increasing_root(rising, _first_log_tilt(grid.steps)))
 
 
 def saddle_for_delta(grid: Grid, delta: float, direction: Direction) -> tuple[float, float]:
@@ -104,7 +104,7 @@ def saddle_for_delta(grid: Grid, delta: float, direction: Direction) -> tuple[fl
         derivative = d * curvature + 1.0 / (1.0 + d)
         return gap, d * derivative, math.sqrt(d * derivative)
 
-    d = math.exp(_increasing_root(rising, _first_log_tilt(grid.steps)))
+    d = math.exp(increasing_root(rising, _first_log_tilt(grid.steps)))
     value, _, _ = moments(grid, 1.0 + d, direction)
     return 1.0 + d, (value + log_kappa(1.0 + d) - log_delta) / d
 
@@ -125,7 +125,7 @@ def saddle_in_strip(grid: Grid, epsilon: float, direction: Direction) -> float:
         width = c * (1.0 - c)
         return value, width * curvature, width * math.sqrt(curvature)
 
-    odds = math.exp(_increasing_root(rising, 0.0))
+    odds = math.exp(increasing_root(rising, 0.0))
     return odds / (1.0 + odds)
 
 
@@ -141,7 +141,7 @@ def _rough_variance(steps: Composition) -> float:
     return min(max(variance, 1e-20), 1e4)
 
 
-def _increasing_root(rising: Callable[[float], tuple[float, float, float]], start: float) -> float:
+def increasing_root(rising: Callable[[float], tuple[float, float, float]], start: float) -> float:
     """Return about the root in log x of an increasing function.
 
     `rising` gives the function, its derivative in log x, and the scale of log x in units of the integrand's width:

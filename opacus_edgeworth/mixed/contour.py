@@ -1,0 +1,216 @@
+r"""One line for steps of all kinds together, smoothed where their losses do not blur by themselves.
+
+With G the sum over the parts, the line of `inversion.line` bounds delta. It needs |e^{G(c + iy)}| to decay. Where atoms
+or single events keep it up, an extra Gaussian step of variance t^2 is added to the loss:
+
+*Above.* One mechanism more only raises delta.
+
+*Below.* Let k(u) = g(u) - (1 - e^u)_+, g the extra step's own delta. With x = |u| / t and Mills' ratio R,
+k(u) = N(x) e^{u/2 - t^2/8} (R(x - t/2) - R(x + t/2)). R is convex and falls, so the bracket falls in x; at x = 0 it is
+at most t e^{t^2/8}. The density of the extra loss under A being N(x) e^{u/2 - t^2/8} / t, k(u) is at most t^2 e^{t^2/8}
+times it; so the smoothed delta less the true one is at most that times the density of the smoothed sum at epsilon: the
+same integral with the kernel 1 / (z (z - 1)) - t^2 e^{t^2/8}. What the rule adds to a density, >= 0, is on the safe
+side; beyond the last node Y the constant adds at most t^2 e^{t^2/8} Int_Y e^{-t^2 y^2/2} dy, which is less than
+e^{t^2/8} e^{-t^2 Y^2/2} / Y.
+
+The error is t^2 times a density: second order, but of first order where an atom lies at epsilon.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from opacus_edgeworth._types import ComplexArray, FloatArray
+from opacus_edgeworth.bounds import Bounds
+from opacus_edgeworth.errors import OutOfReachError
+from opacus_edgeworth.inversion.line import TARGET, Line, last_node, log_chernoff, node_distance
+from opacus_edgeworth.inversion.saddle import increasing_root, log_kappa
+from opacus_edgeworth.mechanisms import ULP
+from opacus_edgeworth.mixed.part import Part, TiltedPart
+
+OFFSETS = (3.0, 1.5, 0.6, 0.25, -6.0, -2.0)
+"""Where Chernoff points are tried, in units of the integrand's width from c."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All steps of a history in one direction.
+
+    Args:
+      parts: of the steps that are not unsampled Gaussian ones.
+      gaussian: the unsampled Gaussian steps' sum of steps / noise_multiplier^2.
+    """
+
+    parts: tuple[Part, ...]
+    gaussian: float
+
+    def moments(self, c: float) -> tuple[float, float, float]:
+        """Return about G, G' and G''."""
+        value, slope, curvature = (
+            sum(column) for column in zip(*(part.moments(c) for part in self.parts), strict=True)
+        )
+        variance = self.gaussian
+        return value + 0.5 * variance * c * (c - 1.0), slope + variance * (c - 0.5), curvature + variance
+
+    def upper(self, c: float) -> float:
+        """Return an upper bound on G(c)."""
+        terms = [part.upper(c) for part in self.parts] + [0.5 * self.gaussian * c * (c - 1.0) * (1.0 + 8.0 * ULP)]
+        return math.fsum(terms) + 2.0 * ULP * math.fsum(map(abs, terms))
+
+
+@dataclass(frozen=True, slots=True)
+class SmoothedLine:
+    """Two lines with common nodes: of the smoothed delta, and of that less what it exceeds the true one by at most.
+
+    Args:
+      above, below: the lines.
+      is_exact: whether nothing had to be smoothed.
+    """
+
+    above: Line
+    below: Line
+    is_exact: bool
+
+    def delta(self, epsilon: float) -> Bounds:
+        """Return bounds on delta, that of finite losses alone, at any real epsilon."""
+        upper = self.above.delta(epsilon).upper
+        return Bounds(min(self.below.delta(epsilon).lower, upper), upper)
+
+
+def saddle_for_epsilon(total: Parts, epsilon: float) -> float:
+    """Return about the c > 1 that minimises G(c) + (1 - c) epsilon - log(c (c - 1))."""
+
+    def rising(d: float) -> tuple[float, float, float]:
+        _, slope, curvature = total.moments(1.0 + d)
+        value = slope - epsilon - 1.0 / (1.0 + d) - 1.0 / d
+        curvature += 1.0 / (1.0 + d) ** 2 + 1.0 / d**2
+        return value, d * curvature, d * math.sqrt(curvature)
+
+    return 1.0 + math.exp(increasing_root(rising, _first_log_tilt(total)))
+
+
+def saddle_for_delta(total: Parts, delta: float) -> tuple[float, float]:
+    """Return about the c > 1 at which the Chernoff bound on epsilon at `delta` is least, and that bound."""
+    log_delta = math.log(delta)
+
+    def rising(d: float) -> tuple[float, float, float]:
+        value, slope, curvature = total.moments(1.0 + d)
+        gap = d * (slope + math.log(d) - math.log1p(d)) - (value + log_kappa(1.0 + d) - log_delta)
+        derivative = d * curvature + 1.0 / (1.0 + d)
+        return gap, d * derivative, math.sqrt(d * derivative)
+
+    d = math.exp(increasing_root(rising, _first_log_tilt(total)))
+    return 1.0 + d, (total.moments(1.0 + d)[0] + log_kappa(1.0 + d) - log_delta) / d
+
+
+def _first_log_tilt(total: Parts) -> float:
+    """Return log(c - 1) of a Gaussian with the variance under A."""
+    return math.log(4.0 / math.sqrt(min(max(total.moments(1.0)[2], 1e-20), 1e4)))
+
+
+def chernoff_delta(total: Parts, epsilon: float, c: float) -> float:
+    """Return the upper bound kappa(c) e^{G(c) - (c - 1) epsilon} on delta."""
+    return math.exp(min(log_chernoff(c, total.upper(c), epsilon), 0.0))
+
+
+def make_line(total: Parts, c: float, epsilon: float, most_nodes: int) -> SmoothedLine:
+    """Return the line through c > 1 for delta near epsilon, as smooth as it must be to end within so many nodes.
+
+    Raises:
+      OutOfReachError: nothing bounds the alias terms, or the nodes would take too long.
+    """
+    gap = c - 1.0
+    c = 1.0 + gap  # now both are exact
+    value, _, curvature = total.moments(c)
+    if not (curvature > 0.0 and gap > 0.0):
+        raise OutOfReachError("the saddle point is at a pole, or the losses are too narrow")
+    spread = math.sqrt(curvature + 1.0 / c**2 + 1.0 / gap**2)
+    kernel = c * gap * spread
+    log_value = value - gap * epsilon - math.log(2.51 * kernel)
+    others = [c + offset / spread for offset in OFFSETS if c + offset / spread > 1.0]
+    chernoff = ((1.0, 0.0), *((other, total.upper(other)) for other in others))
+    step = node_distance(c, chernoff, epsilon, log_value, spread)
+    reach = 9.0 / math.sqrt(curvature)
+    tilted = [part.at(c, reach) for part in total.parts]
+
+    def log_beyond(y: float) -> float:
+        return math.fsum(part.log_beyond(y) for part in tilted) - 0.5 * total.gaussian * y * y * (1.0 - 1e-9)
+
+    farthest, extra = step * (most_nodes - 1), 0.0
+    try:
+        last = last_node(log_beyond, min(reach, farthest), kernel, farthest)
+    except OutOfReachError:
+        last = farthest
+        extra = 2.0 * max(TARGET + 1.0 + log_beyond(last) + math.log(kernel / last), 1.0) / last**2
+    chernoff = tuple((other, bound + 0.5 * extra * other * (other - 1.0) * 1.000001) for other, bound in chernoff)
+    count = math.ceil(last / step) + 1
+    lines = _lines(tilted, total.gaussian, extra, (c, gap), (step, count), chernoff, log_beyond)
+    return SmoothedLine(*lines, is_exact=extra == 0.0)
+
+
+def _lines(
+    tilted: list[TiltedPart],
+    gaussian: float,
+    extra: float,
+    contour: tuple[float, float],
+    nodes: tuple[float, int],
+    chernoff: tuple[tuple[float, float], ...],
+    log_beyond: Callable[[float], float],
+) -> list[Line]:
+    """Return the line of the smoothed delta, and that of its lower bound."""
+    (c, gap), (step, count) = contour, nodes
+    y = step * np.arange(count)
+    variance = gaussian + extra
+    cf, error = _log_cf(tilted, variance, c, step, count)
+    log_peak = math.fsum(part.log_peak for part in tilted) + 0.5 * variance * c * gap
+    size = math.fsum(abs(part.log_peak) for part in tilted) + 0.5 * variance * c * gap
+    log_peak_error = math.fsum(part.log_peak_error for part in tilted) + ULP * (len(tilted) + 16.0) * size
+    left_out = log_beyond(float(y[-1])) - 0.5 * extra * float(y[-1]) ** 2 * (1.0 - 1e-9)
+    lost = sum(part.lost for part in tilted)
+    share = math.exp(0.125 * extra) * (1.0 + 8.0 * ULP)
+    lines = []
+    for constant in (0.0, extra * share):
+        amplitude = np.exp(cf) * (1.0 / ((c + 1j * y) * (gap + 1j * y)) - constant)
+        amplitude[0] *= 0.5
+        modulus = np.abs(amplitude)
+        # of the kernel, too: its two terms may cancel
+        rounding = 8.0 * ULP * np.abs(np.exp(cf)) * constant
+        total_error = float(modulus @ np.expm1(error + 4.0 * ULP * (np.abs(cf) + 4.0)) + rounding.sum())
+        lines.append(
+            Line(
+                c,
+                gap,
+                step,
+                y,
+                amplitude,
+                total_error,
+                float(modulus.sum()),
+                float(modulus @ y),
+                log_peak,
+                log_peak_error,
+                left_out + (math.log1p(share) if constant > 0.0 else 0.0),
+                chernoff,
+                lost,
+                math.inf,
+                0.0,
+            )
+        )
+    return lines
+
+
+def _log_cf(
+    tilted: list[TiltedPart], variance: float, c: float, step: float, count: int
+) -> tuple[ComplexArray, FloatArray]:
+    """Return G(c + iy) - G(c) at the nodes, with a bound on its error."""
+    y = step * np.arange(count)
+    total = -0.5 * variance * y * y + 1j * (y * (variance * (c - 0.5)))
+    error = 8.0 * ULP * variance * y * (y + c + 1.0)
+    size = np.abs(total)
+    for part in tilted:
+        value, wrong = part.log_cf(step, count)
+        total, error, size = total + value, error + wrong, size + np.abs(value)
+    return total, error + ULP * (len(tilted) + 2) * size

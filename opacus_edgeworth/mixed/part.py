@@ -1,0 +1,54 @@
+"""What the line asks of the steps of one kind, in one direction: a common interface to closed forms and sums."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from opacus_edgeworth._types import ComplexArray, FloatArray
+
+
+class TiltedPart(Protocol):
+    """The steps of one kind under the tilt c."""
+
+    @property
+    def log_peak(self) -> float:
+        """G(c) = n log phi(c), of all these steps."""
+        ...
+
+    @property
+    def log_peak_error(self) -> float:
+        """A bound on its error."""
+        ...
+
+    @property
+    def lost(self) -> float:
+        """What delta lost at most when these steps' laws were cut off."""
+        ...
+
+    def log_beyond(self, y: float) -> float:
+        """Return an upper bound on log |e^{G(c + iy') - G(c)}| for every |y'| >= y."""
+        ...
+
+    def log_cf(self, step: float, count: int) -> tuple[ComplexArray, FloatArray]:
+        """Return G(c + iy) - G(c) at y = 0, step, ..., (count - 1) step, up to multiples of 2 pi i, and its error.
+
+        Raises:
+          OutOfReachError: that would take too long.
+        """
+        ...
+
+
+class Part(Protocol):
+    """The steps of one kind."""
+
+    def moments(self, c: float) -> tuple[float, float, float]:
+        """Return about G(c), G'(c), G''(c)."""
+        ...
+
+    def upper(self, c: float) -> float:
+        """Return a proved upper bound on G(c), c > 1."""
+        ...
+
+    def at(self, c: float, reach: float) -> TiltedPart:
+        """Return the steps under the tilt c > 1, for |y| up to about `reach`."""
+        ...
