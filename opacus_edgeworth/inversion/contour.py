@@ -103,17 +103,23 @@ class LineTable:
                     float(log_beyond[row]),
                     chernoff if row == 0 or c < 1.0 else (),
                     cut_off,
-                    self._log_cut_share(row, law) if direction == "add" and gap > 0.0 else math.inf,
+                    log_cut_share(law, float(tilt[row]), self.log_mgf[row], self.log_mgf_error[row])
+                    if direction == "add" and gap > 0.0
+                    else math.inf,
                     0.0,
                 )
             )
         return lines
 
-    def _log_cut_share(self, row: int, law: Law) -> float:
-        """Bound log(prod (phi + lost)^n / prod phi^n - 1), lost = E_Q[(1 - chi) e^{tL}], t < 0: what e^G lacks."""
-        lost = law.log_tilted_loss(float(self.tilt[row])) - self.log_mgf[row] + self.log_mgf_error[row]
-        grown = float(law.steps.steps @ np.logaddexp(0.0, lost))
-        return math.log(math.expm1(grown) + 1e-300) if grown < 600.0 else math.inf
+
+def log_cut_share(law: Law, tilt: float, log_mgf: FloatArray, log_mgf_error: FloatArray) -> float:
+    """Bound log(prod (phi + lost)^n / prod phi^n - 1), lost = E_Q[(1 - chi) e^{tL}], t < 0: what e^G lacks.
+
+    From K(t) of every phase, (P,), and bounds on its error.
+    """
+    lost = law.log_tilted_loss(tilt) - log_mgf + log_mgf_error
+    grown = float(law.steps.steps @ np.logaddexp(0.0, lost))
+    return math.log(math.expm1(grown) + 1e-300) if grown < 600.0 else math.inf
 
 
 def line_for_epsilon(grid: Grid, epsilon: float, direction: Direction) -> Line:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from opacus_edgeworth.bounds import Bounds
 
 MAX_EVALUATIONS = 120
+PATIENCE = 20
+"""Steps of a slope's length that are tried before ever wider ones."""
 
 
 def invert_delta(delta_at: Callable[[float], Bounds], delta: float, start: float, slope: float) -> Bounds:
@@ -79,7 +81,7 @@ def _next_point(at: float, value: float, slope: float, low: float, high: float, 
     target = at + value / slope if math.isfinite(value) else math.nan
     if math.isinf(high):
         widest = 4.0 * at + 1.0
-        return max(target, 0.0) if low < target <= widest else widest
+        return max(target, 0.0) if low < target <= widest and attempt < PATIENCE else widest
     if low < target < high:
         return max(target, 0.0)
     if math.isfinite(low):

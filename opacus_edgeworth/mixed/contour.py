@@ -32,6 +32,8 @@ from opacus_edgeworth.inversion.saddle import increasing_root, log_kappa
 from opacus_edgeworth.mechanisms import ULP
 from opacus_edgeworth.mixed.part import Part, TiltedPart
 
+NEGLIGIBLE = 1e-21
+"""Share of the largest amplitude that a node must have."""
 OFFSETS = (3.0, 1.5, 0.6, 0.25, -6.0, -2.0)
 """Where Chernoff points are tried, in units of the integrand's width from c."""
 
@@ -113,8 +115,29 @@ def _first_log_tilt(total: Parts) -> float:
 
 
 def chernoff_delta(total: Parts, epsilon: float, c: float) -> float:
-    """Return the upper bound kappa(c) e^{G(c) - (c - 1) epsilon} on delta."""
-    return math.exp(min(log_chernoff(c, total.upper(c), epsilon), 0.0))
+    """Return the upper bound kappa(c) e^{G(c) - (c - 1) epsilon} on delta, c > 1; less than e^700."""
+    return math.exp(min(log_chernoff(c, total.upper(c), epsilon), 700.0))
+
+
+def chernoff_epsilon(total: Parts, delta: float, c: float) -> float:
+    """Return an epsilon >= 0 at which that bound is at most delta."""
+    log_mgf = total.upper(c)
+    epsilon = (log_mgf + log_kappa(c) - math.log(delta)) / (c - 1.0)
+    room = 1e-12 * (1.0 + abs(log_mgf) + c * abs(epsilon)) / (c - 1.0)  # as in `log_chernoff`
+    return max(epsilon + 2.0 * room, 0.0)
+
+
+def nearly_all(total: Parts, epsilon: float) -> float:
+    """Return an upper bound on 1 - delta: E_B[min(e^S, e^epsilon)] <= e^{G(c) + (1 - c) epsilon}, 1/2 <= c <= 1.
+
+    The mass that A has where B has none is not counted: it is part of delta.
+    """
+    _, mean, variance = total.moments(1.0)
+    if not (mean > epsilon and variance > 0.0):
+        return 1.0
+    gap = min((mean - epsilon) / variance, 0.5)
+    log_mgf = total.upper(1.0 - gap)
+    return math.exp(min(log_mgf + gap * epsilon + 1e-12 * (1.0 + abs(log_mgf) + abs(epsilon)), 0.0))
 
 
 def make_line(total: Parts, c: float, epsilon: float, most_nodes: int) -> SmoothedLine:
@@ -171,7 +194,8 @@ def _lines(
     log_peak_error = math.fsum(part.log_peak_error for part in tilted) + ULP * (len(tilted) + 16.0) * size
     left_out = log_beyond(float(y[-1])) - 0.5 * extra * float(y[-1]) ** 2 * (1.0 - 1e-9)
     lost = sum(part.lost for part in tilted)
-    share = math.exp(0.125 * extra) * (1.0 + 8.0 * ULP)
+    log_lost_share = max((part.log_lost_share for part in tilted), default=-math.inf)  # only one part loses anything
+    share = math.exp(min(0.125 * extra, 600.0)) * (1.0 + 8.0 * ULP)
     lines = []
     for constant in (0.0, extra * share):
         amplitude = np.exp(cf) * (1.0 / ((c + 1j * y) * (gap + 1j * y)) - constant)
@@ -180,22 +204,27 @@ def _lines(
         # of the kernel, too: its two terms may cancel
         rounding = 8.0 * ULP * np.abs(np.exp(cf)) * constant
         total_error = float(modulus @ np.expm1(error + 4.0 * ULP * (np.abs(cf) + 4.0)) + rounding.sum())
+        # most nodes of a long line hardly count: they are left out, and added to the error
+        kept = modulus > NEGLIGIBLE * modulus.max()
+        kept[-1] = True
+        total_error += float(modulus[~kept].sum()) * (1.0 + 1e-9)
+        amplitude, modulus, nodes_kept = amplitude[kept], modulus[kept], y[kept]
         lines.append(
             Line(
                 c,
                 gap,
                 step,
-                y,
+                nodes_kept,
                 amplitude,
                 total_error,
                 float(modulus.sum()),
-                float(modulus @ y),
+                float(modulus @ nodes_kept),
                 log_peak,
                 log_peak_error,
                 left_out + (math.log1p(share) if constant > 0.0 else 0.0),
                 chernoff,
                 lost,
-                math.inf,
+                log_lost_share,
                 0.0,
             )
         )

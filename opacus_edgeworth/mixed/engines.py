@@ -16,16 +16,26 @@ from opacus_edgeworth.mixed.contour import (
     Parts,
     SmoothedLine,
     chernoff_delta,
+    chernoff_epsilon,
     make_line,
+    nearly_all,
     saddle_for_delta,
     saddle_for_epsilon,
 )
+from opacus_edgeworth.mixed.outcomes import delta_over_outcomes
 from opacus_edgeworth.mixed.side import Side, is_symmetric, make_side
 
-NARROW = 1e-9
+NARROW = 1e-8
 """Relative width at which no more nodes are spent."""
+WIDE = 1e-6
+"""Relative width from which a few outcomes are gone through one by one."""
+MAX_OUTCOMES = 12
 BUDGETS = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18)
 """Nodes of a line: the more, the less it must be smoothed."""
+GAP_SHARES = (1.0, 0.7, 0.5, 0.3)
+"""Shares of the saddle point's c - 1 that are tried."""
+CHERNOFF_FACTORS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.5, 4.0)
+"""Tilts that are tried for an upper bound that may be enough: (c - 1) epsilon in units of 1 - log(delta)."""
 LOG_RELATIVE_CUT = 40.0
 """How far below delta the mass that is cut off lies, in log."""
 
@@ -38,7 +48,7 @@ def mixed_delta(gaussian: Composition, others: Others, epsilon: float) -> Bounds
         return Bounds(-math.expm1(gaussian.log_hidden) * (1.0 - 1e-12), 1.0)
     bounds = Bounds(0.0, 0.0)
     for side in _sides(gaussian, others):
-        bounds = bounds.larger(_side_delta(side, epsilon))
+        bounds = bounds.larger(_side_delta(side, epsilon, bounds.lower))
     return bounds
 
 
@@ -51,7 +61,8 @@ def mixed_epsilon(gaussian: Composition, others: Others, delta: float) -> Bounds
         return Bounds(math.inf if delta < revealed else 0.0, math.inf)
     bounds = Bounds(0.0, 0.0)
     for side in _sides(gaussian, others):
-        bounds = bounds.larger(_side_epsilon(side, delta))
+        if not 0.0 < bounds.upper < math.inf or _side_delta(side, bounds.upper, delta).upper > delta:
+            bounds = bounds.larger(_side_epsilon(side, delta))
     return bounds
 
 
@@ -63,26 +74,69 @@ def _sides(gaussian: Composition, others: Others) -> Iterator[Side]:
             yield side
 
 
-def _side_delta(side: Side, epsilon: float) -> Bounds:
-    """Return bounds on one direction's delta."""
+def _side_delta(side: Side, epsilon: float, enough: float) -> Bounds:
+    """Return bounds on one direction's delta; an upper bound alone if that is at most `enough`."""
     revealed = side.revealed()
     if epsilon >= side.largest_loss().upper:
         return revealed
     exact = side.closed_form(epsilon)
     if exact is not None:
         return exact
-    with suppress(OutOfReachError):  # a line follows
-        atoms = side.atoms()
-        if atoms is not None:
-            return _add(atoms.delta(epsilon), revealed)
+    if side.is_discrete:
+        with suppress(OutOfReachError):  # a line follows
+            return _add(side.atoms().delta(epsilon), revealed)
     known = Bounds(side.lower_bound(epsilon), 1.0)
     with suppress(OutOfReachError):  # what is known must do
         total = side.parts(LOG_CUT)
+        if enough > 0.0 and epsilon > 0.0:
+            upper = _quick_delta(total, epsilon, enough) + revealed.upper
+            if upper * (1.0 + 1e-12) <= enough:
+                return Bounds(0.0, enough)
+        known = known.intersect(Bounds(1.0 - nearly_all(total, epsilon), 1.0))
+        if known.relative_width > NARROW:
+            known = _delta_by_lines(side, total, epsilon, known)
+    if known.relative_width > WIDE:
+        with suppress(OutOfReachError):  # what is known must do
+            atoms = _few_atoms(side)
+            finite = delta_over_outcomes(atoms, side.gaussian, epsilon, side.direction)
+            known = known.intersect(_add(finite, revealed))
+    return known
+
+
+def _few_atoms(side: Side) -> Atoms:
+    """Return the steps without Gaussian noise as a few atoms.
+
+    Raises:
+      OutOfReachError: some of them are continuous, or there are too many.
+    """
+    if side.others_are_discrete:
+        atoms = side.atoms()
+        if atoms.loss.size <= MAX_OUTCOMES:
+            return atoms
+    raise OutOfReachError("the outcomes are too many")
+
+
+def _quick_delta(total: Parts, epsilon: float, enough: float) -> float:
+    """Return the least of Chernoff bounds on delta at points where it may be `enough`."""
+    gaps = [factor * (1.0 - math.log(enough)) / epsilon for factor in CHERNOFF_FACTORS]
+    least = math.inf
+    for gap in gaps:
+        with suppress(OutOfReachError):  # the others must do
+            least = min(least, chernoff_delta(total, epsilon, 1.0 + gap))
+    return least
+
+
+def _delta_by_lines(side: Side, total: Parts, epsilon: float, known: Bounds) -> Bounds:
+    """Return bounds on one direction's delta by lines, intersected with what is known."""
+    revealed = side.revealed()
+    c = saddle_for_epsilon(total, epsilon)
+    upper = chernoff_delta(total, epsilon, c)
+    if upper < 1.0:
+        known = known.intersect(_add(Bounds(0.0, upper), revealed))
+    if side.gaussian.phases > 0 and math.log(upper + 1e-300) - LOG_RELATIVE_CUT > LOG_CUT:
+        total = side.parts(math.log(upper) - LOG_RELATIVE_CUT)
         c = saddle_for_epsilon(total, epsilon)
-        upper = chernoff_delta(total, epsilon, c)
-        if side.gaussian.phases > 0 and math.log(upper + 1e-300) - LOG_RELATIVE_CUT > LOG_CUT:
-            total = side.parts(math.log(upper) - LOG_RELATIVE_CUT)
-            c = saddle_for_epsilon(total, epsilon)
+    with suppress(OutOfReachError):  # what is known must do
         for line in _lines(total, c, epsilon):
             known = known.intersect(_add(line.delta(epsilon), revealed))
             if known.relative_width <= NARROW:
@@ -98,46 +152,80 @@ def _side_epsilon(side: Side, delta: float) -> Bounds:
         return Bounds(math.inf, math.inf)
     if delta == 0.0:
         return largest
-    if revealed.upper > delta:  # the two cannot be told apart
+    if revealed.upper >= delta:  # the two cannot be told apart
         return Bounds(0.0, math.inf)
     if side.closed_form(0.0) is not None:
-        return _invert(lambda e: _side_delta(side, e), side, delta, 0.5 * largest.upper, 1.0)
-    with suppress(OutOfReachError):  # a line follows
-        atoms = side.atoms()
-        if atoms is not None:
-            return _invert_atoms(atoms, side, delta)
-    left = delta - revealed.lower
+        return _invert(lambda e: _side_delta(side, e, 0.0), side, delta, 0.5 * largest.upper, 1.0)
+    if side.is_discrete:
+        with suppress(OutOfReachError):  # a line follows
+            return _invert_atoms(side.atoms(), side, delta)
     known = Bounds(0.0, largest.upper)
     with suppress(OutOfReachError):  # what is known must do
-        total = side.parts(math.log(left) - LOG_RELATIVE_CUT)
-        c, start = saddle_for_delta(total, left)
-        if start <= 0.0:
-            if _side_delta(side, 0.0).upper <= delta:
-                return Bounds(0.0, 0.0)
-            start = 0.0
+        known = _epsilon_by_lines(side, delta, known)
+    if known.relative_width > WIDE:
+        with suppress(OutOfReachError):  # what is known must do
+            atoms = _few_atoms(side)
+
+            def delta_at(epsilon: float) -> Bounds:
+                return _add(delta_over_outcomes(atoms, side.gaussian, epsilon, side.direction), revealed)
+
+            start = 0.5 * (known.lower + known.upper) if known.upper < math.inf else 1.0
+            known = known.intersect(_invert(delta_at, side, delta, start, 1.0))
+    if known.lower == 0.0 < known.upper:
+        single = invert_delta(lambda e: Bounds(side.lower_bound(e), 1.0), delta, 0.5 * min(known.upper, 1e6), 1.0)
+        known = known.intersect(Bounds(min(single.lower, known.upper), math.inf))
+    return known
+
+
+def _epsilon_by_lines(side: Side, delta: float, known: Bounds) -> Bounds:
+    """Return bounds on one direction's epsilon by lines, intersected with what is known."""
+    revealed = side.revealed()
+    left = delta - revealed.upper
+    total = side.parts(math.log(left) - LOG_RELATIVE_CUT)
+    c, start = saddle_for_delta(total, left)
+    upper = chernoff_epsilon(total, left * (1.0 - 1e-12), c)
+    known = known.intersect(Bounds(0.0, max(upper, known.lower)))
+    if start <= 0.0:
+        if _side_delta(side, 0.0, 0.0).upper <= delta:
+            return Bounds(0.0, 0.0)
+        start = 0.0
+    with suppress(OutOfReachError):  # what is known must do
         for line in _lines(total, c, start):
-            known = known.intersect(
-                _invert(lambda e, line=line: _add(line.delta(e), revealed), side, delta, start, c - 1.0)
-            )
+
+            def delta_at(epsilon: float, line: SmoothedLine = line) -> Bounds:
+                return _add(line.delta(epsilon), revealed)
+
+            known = known.intersect(_invert(delta_at, side, delta, start, c - 1.0))
+            start = 0.5 * (known.lower + known.upper) if known.lower > 0.0 else start
             if known.relative_width <= NARROW or known.upper == 0.0:
                 break
     return known
 
 
 def _lines(total: Parts, c: float, epsilon: float) -> Iterator[SmoothedLine]:
-    """Yield lines, ever less smooth, as long as that helps and can be afforded."""
-    for nodes in BUDGETS:
-        line = make_line(total, c, epsilon, nodes)
-        yield line
-        if line.is_exact:
+    """Yield lines near c, ever less smooth, as long as that helps and can be afforded.
+
+    A law that was cut off may not be known at the saddle point, but at a lower tilt.
+    """
+    for share in GAP_SHARES:
+        with suppress(OutOfReachError):  # a lower tilt follows
+            first = make_line(total, 1.0 + share * (c - 1.0), epsilon, BUDGETS[0])
+            break
+    else:
+        raise OutOfReachError(f"no line near c={c:g}")
+    yield first
+    for nodes in BUDGETS[1:]:
+        if first.is_exact:
             return
+        first = make_line(total, first.above.c, epsilon, nodes)
+        yield first
 
 
 def _invert_atoms(atoms: Atoms, side: Side, delta: float) -> Bounds:
     """Return bounds on epsilon by a composition of atoms."""
     revealed = side.revealed()
-    start = 0.5 * max(float(atoms.loss[-1]), 0.0)
-    return _invert(lambda e: _add(atoms.delta(e), revealed), side, delta, start, 1.0)
+    start, slope = atoms.guess(delta - revealed.upper)
+    return _invert(lambda e: _add(atoms.delta(e), revealed), side, delta, start, slope)
 
 
 def _invert(delta_at: Callable[[float], Bounds], side: Side, delta: float, start: float, slope: float) -> Bounds:

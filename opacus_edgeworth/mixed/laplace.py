@@ -24,7 +24,7 @@ from opacus_edgeworth.mechanisms import ULP
 
 ABSCISSAS, WEIGHTS = np.polynomial.legendre.leggauss(48)
 LARGE = 20.0
-"""From this x on nothing cancels in log phi."""
+"""From this x + h on cosh x + sinh(x) / v and e^h are not compared before the logarithm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,11 @@ class TiltedLaplace:
         """Nothing: the law is whole."""
         return 0.0
 
+    @property
+    def log_lost_share(self) -> float:
+        """Of nothing."""
+        return -math.inf
+
     def log_beyond(self, y: float) -> float:
         """See `TiltedPart`: |C cos theta + i S sin theta| <= C, and with S and C exchanged, too."""
         v = 2.0 * self.c - 1.0
@@ -110,15 +115,16 @@ class TiltedLaplace:
 
 
 def log_phi(rate: float, c: float) -> tuple[float, float]:
-    r"""Return K(c), c >= 1, and a bound on its error.
+    r"""Return K(c), c >= 1/2, and a bound on its error.
 
     phi - 1 = e^{-h} (2 sinh^2(x/2) + h (sinh(x)/x - 1) - psi(h)), psi(h) = e^h - 1 - h; all but the last term grow with
-    c >= 1, where the sum is 0.
+    c, and at c = 1 the sum is 0.
     """
     h, v = 0.5 * rate, 2.0 * c - 1.0
     x = h * v
-    if x > LARGE:
-        value = x - h + math.log(0.5 * (1.0 + math.exp(-2.0 * x)) + 0.5 * -math.expm1(-2.0 * x) / v)
+    if x + h > LARGE:
+        sinh = -0.5 * math.expm1(-2.0 * x) / v if x > 1.0 else h * (1.0 + _sinhc_less_one(x)) * math.exp(-x)
+        value = x - h + math.log(0.5 * (1.0 + math.exp(-2.0 * x)) + sinh)
         return value, ULP * 16.0 * (x + h + 4.0)
     terms = 2.0 * math.sinh(0.5 * x) ** 2, h * _sinhc_less_one(x), float(expm1_minus(np.array(h)))
     shrink = math.exp(-h)

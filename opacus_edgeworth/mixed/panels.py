@@ -1,8 +1,8 @@
 r"""Gauss-Legendre panels for the continuous part of the sampled Laplace mechanism's loss, with proved error.
 
 What is integrated over 0 < x < 1 is (a/2) e^{-ax} R(x)^s, s = t + iy under Q and s = 1 - t - iy under P. On an ellipse
-around a panel, |Im 2ax| <= theta <= pi/2, so that R(Re x) cos(theta/2) <= |R(x)| <= R(Re x), and |arg R(x)|, which rises
-with Re x and with |Im x|, is at most what it is at the upper right corner of the ellipse's box.
+around a panel, |Im 2ax| <= theta <= pi/2, so that 1 - q + q e^{a (2 Re x - 1)} cos(theta) <= |R(x)| <= R(Re x), and
+|arg R(x)|, which rises with Re x and with |Im x|, is at most what it is at the upper right corner of the ellipse's box.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Panels:
         if power >= 0.0:
             log_power = power * log_mixture(a * (2.0 * high - 1.0), q)
         else:
-            log_power = power * (log_mixture(a * (2.0 * low - 1.0), q) + math.log(math.cos(0.5 * theta)))
+            log_power = power * log_mixture(a * (2.0 * low - 1.0) + math.log(math.cos(theta)), q)
         odds = np.exp(np.minimum(a * (2.0 * high - 1.0) + math.log(q / (1.0 - q)), 600.0))
         turn = np.arctan2(odds * math.sin(theta), 1.0 + odds * math.cos(theta))
         log_size = math.log(0.5 * a) - a * low + log_power + reach * turn

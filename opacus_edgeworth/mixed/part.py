@@ -25,6 +25,11 @@ class TiltedPart(Protocol):
         """What delta lost at most when these steps' laws were cut off."""
         ...
 
+    @property
+    def log_lost_share(self) -> float:
+        """Log of what e^{G(c)} lost, relatively: delta lost at most kappa(c) e^{G(c) - (c - 1) e} times that, too."""
+        ...
+
     def log_beyond(self, y: float) -> float:
         """Return an upper bound on log |e^{G(c + iy') - G(c)}| for every |y'| >= y."""
         ...

@@ -25,7 +25,7 @@ from opacus_edgeworth.mixed.panels import Panels, log_end_densities, make_panels
 
 MODERATE = 30.0
 """Up to this |t l| the analytic differences are used."""
-MAX_WORK = 3e8
+MAX_WORK = 1e8
 """Products of nodes and points."""
 MAX_TABLE = 4e6
 """Complex numbers held at once."""
@@ -94,6 +94,11 @@ class TiltedPoints:
     def lost(self) -> float:
         """Nothing: these laws are whole."""
         return 0.0
+
+    @property
+    def log_lost_share(self) -> float:
+        """Of nothing."""
+        return -math.inf
 
     @property
     def log_peak(self) -> float:

@@ -11,7 +11,7 @@ from opacus_edgeworth._types import ComplexArray, Direction, FloatArray
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.characteristic import log_steps
-from opacus_edgeworth.inversion.contour import LOG_SHARE, MAX_WORK, served
+from opacus_edgeworth.inversion.contour import LOG_SHARE, log_cut_share, served
 from opacus_edgeworth.inversion.grid import Grid, make_grid
 from opacus_edgeworth.inversion.law import nearer_law
 from opacus_edgeworth.inversion.line import compose_upper, log_peak_of
@@ -19,6 +19,9 @@ from opacus_edgeworth.inversion.quadrature import TiltedSteps, log_mgf_upper, ti
 from opacus_edgeworth.inversion.saddle import fitting_law, moments, rough_grid
 from opacus_edgeworth.inversion.truncation import Decay, Shifted, compose_bound, decay_bound, shifted_bound
 from opacus_edgeworth.mechanisms import ULP
+
+MAX_WORK = 1.5e8
+"""Products of nodes and grid points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,17 @@ class SampledPart:
         tilt = c if self.direction == "remove" else 1.0 - c
         tilted = tilted_steps(self._grid_for(tilt, reach), np.array([tilt]))
         log_peak, error = log_peak_of(self.grid.steps, 0.0, tilted.log_mgf, tilted.log_mgf_error)
+        law = tilted.grid.law
+        share = math.inf
+        if self.direction == "add":
+            share = log_cut_share(law, tilt, tilted.log_mgf[0], tilted.log_mgf_error[0])
         return TiltedSampled(
             tilted,
             self.direction,
             float(log_peak[0]),
             float(error[0]),
-            tilted.grid.law.cut_off(),
+            law.cut_off(),
+            share,
             decay_bound(tilted),
             shifted_bound(tilted),
         )
@@ -74,6 +82,7 @@ class TiltedSampled:
     log_peak: float
     log_peak_error: float
     lost: float
+    log_lost_share: float
     decay: Decay
     shifted: Shifted
 

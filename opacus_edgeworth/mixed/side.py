@@ -50,6 +50,8 @@ class Side:
         """Return the essential supremum of the finite losses' sum; delta is 0 from there on, but for the infinite."""
         if self.gaussian.gaussian > 0.0 or (self.direction == "remove" and self.gaussian.phases > 0):
             return Bounds(math.inf, math.inf)
+        if any(law.loss.size == 0 for law, _ in self.laws):
+            return Bounds(0.0, 0.0)  # every loss is infinite
         of_gaussian = self.gaussian.add_direction_limit()
         terms = [(of_gaussian * (1.0 - 64.0 * ULP), of_gaussian)]
         terms += [(n * law.largest_loss.lower, n * law.largest_loss.upper) for law, n in self.laws]
@@ -60,15 +62,22 @@ class Side:
             math.fsum(high for _, high in terms) + room,
         )
 
-    def atoms(self) -> Atoms | None:
-        """Return the composition as finitely many atoms, or None if some loss is continuous.
+    @property
+    def is_discrete(self) -> bool:
+        """Whether no loss is continuous."""
+        return self.gaussian.phases == 0 and self.gaussian.gaussian == 0.0 and self.others_are_discrete
+
+    @property
+    def others_are_discrete(self) -> bool:
+        """Whether no loss of a step that is not Gaussian is continuous."""
+        return not self.rates and all(law.density is None for law, _ in self.laws)
+
+    def atoms(self) -> Atoms:
+        """Return the composition of the steps that are not Gaussian, if `others_are_discrete`, as finitely many atoms.
 
         Raises:
           OutOfReachError: they would be too many.
         """
-        continuous = any(law.density is not None for law, _ in self.laws)
-        if continuous or self.rates or not (self.gaussian.phases == 0 and self.gaussian.gaussian == 0.0):
-            return None
         return compose_atoms(self.laws)
 
     def parts(self, log_cut: float) -> Parts:
