@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import opacus_edgeworth as ew
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))  # a folder of programs, not a package
+federated_analytics = importlib.import_module("federated_analytics")
 fetch_demo_data = importlib.import_module("fetch_demo_data")
 finetune_movie_reviews = importlib.import_module("finetune_movie_reviews")
 movie_reviews = importlib.import_module("movie_reviews")
@@ -167,3 +170,21 @@ def test_every_requirement_of_the_demo_is_pinned_by_hash():
         requirement, option = line.split(" ")
         assert "==" in requirement
         assert len(bytes.fromhex(option.removeprefix("--hash=sha256:"))) == 32
+
+
+def test_federated_analytics_prints_proved_bounds(capsys: pytest.CaptureFixture[str]):
+    assert federated_analytics.main(["--days", "7", "--delta", "1e-6"]) == 0
+    history = federated_analytics.reports(7)
+    bounds = ew.PrivacyCurve(history).epsilon(1e-6)
+    assert bounds.relative_width < 1e-8
+    row = next(line for line in capsys.readouterr().out.splitlines() if " 7 " in line)
+    printed = [float(cell) for cell in row.strip("│ ").split("│")]
+    assert printed[:2] == [7.0, 21.0]
+    assert printed[2:4] == pytest.approx([bounds.lower, bounds.upper], abs=1e-6)
+    assert bounds.upper < printed[4] == pytest.approx(federated_analytics.basic_epsilon(history, 1e-6), abs=1e-4)
+
+
+def test_federated_analytics_refuses_bad_options(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        federated_analytics.main(["--delta", "2"])
+    assert "--delta must lie between 0 and 1, not 2.0" in capsys.readouterr().err

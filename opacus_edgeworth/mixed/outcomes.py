@@ -1,7 +1,7 @@
 """Steps with Gaussian noise among a few with finitely many losses: the core's delta, averaged over the outcomes.
 
-Given the others' loss l, under A, the Gaussian steps' delta counts at epsilon - l. That is sharp where a line would have
-to be smoothed: for a few noisy steps after a randomized response, say.
+Given the others' loss l, under A, the Gaussian steps' delta counts at epsilon - l. That is sharp where a line would
+have to be smoothed: for a few noisy steps after a randomized response, say.
 """
 
 from __future__ import annotations
