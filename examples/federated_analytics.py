@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table.add_column(name, justify="right")
     for days in sorted({min(options.days, days) for days in (1, 7, 14, 30, options.days)}):
         history = reports(days)
-        bounds = ew.PrivacyCurve(history).epsilon(options.delta)
+        bounds = ew.PrivacyCurve(history).epsilon(float(options.delta))
         table.add_row(
             str(days),
             str(3 * days),

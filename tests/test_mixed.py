@@ -247,7 +247,7 @@ def histories(most: int = 3):
     return st.lists(st.tuples(mechanisms(), counts), min_size=1, max_size=most)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(histories(), st.floats(-9.0, -0.5))
 def test_epsilon_and_delta_agree_whatever_the_order(history, log_delta):
     delta = 10.0**log_delta
