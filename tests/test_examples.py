@@ -155,11 +155,11 @@ def test_unreadable_archive_is_reported(tmp_path: Path, content: bytes):
 
 
 def test_fetch_does_nothing_when_all_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def refuse(folder: Path) -> None:
+    def refuse(folder: Path, requirements: Path) -> None:
         raise AssertionError("downloaded again")
 
     monkeypatch.setattr(fetch_demo_data, "download", refuse)
-    monkeypatch.setattr(fetch_demo_data, "check_folder", lambda folder: None)
+    monkeypatch.setattr(fetch_demo_data, "check_folder", lambda folder, files: None)
     assert fetch_demo_data.fetch(tmp_path) is False
 
 

@@ -45,8 +45,8 @@ def single_step_delta(s: float, q: float, epsilon: float, direction: Direction) 
         return _difference(q, s * w - 0.5 / s, 1.0 / s, 0.0, 8.0 * ULP * (abs(w) + 1.0) * s)
     growth = math.expm1(epsilon)
     if direction == "remove":  # loss > epsilon where u > t, e^{w(t)} = (e^epsilon - 1 + q) / q
-        w = math.log1p(growth / q)
-        return _difference(q, s * w - 0.5 / s, 1.0 / s, 0.0, 8.0 * ULP * abs(w) * s)
+        w = math.log1p(growth / q) if growth < 1e300 * q else math.log(growth) - math.log(q)
+        return _difference(q, s * w - 0.5 / s, 1.0 / s, 0.0, 8.0 * ULP * (abs(w) + epsilon) * s)
     # loss < -epsilon where u < t, e^{w(t)} = (e^-epsilon - 1 + q) / q
     scale = q - (1.0 - q) * growth
     error = 4.0 * ULP * (q + growth)

@@ -126,7 +126,7 @@ class Router:
         spacing = np.minimum(0.15, 0.2 * self.s)
         points = math.ceil(float(((farthest + 9.0) / spacing).max()))
         # near epsilon = 0 it is losses of about delta that count, and more
-        scale = max(epsilon, math.exp(min(log_delta, 0.0)))
+        scale = max(epsilon, math.exp(min(log_delta, 0.0)), 1e-300)
         self.log_gap = np.arange(math.log(LEAST_GAP), math.log(LARGEST_EXCESS / scale), FINENESS)
         if not (self.log_gap.size >= 8 and points * steps.phases * self.log_gap.size <= MAX_TABLE):
             raise OutOfReachError(f"{points} scores for each of {steps.phases} phases")

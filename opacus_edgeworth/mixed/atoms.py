@@ -112,6 +112,9 @@ def _product(first: Atoms, second: Atoms) -> Atoms:
     moved = float((loss[ends] - merged).max(initial=0.0))
     width = int((ends - starts).max(initial=0)) + 1
     mass = np.add.reduceat(mass, starts)
+    mass_error = first.mass_error + second.mass_error + ULP * (width + 2.0)
+    if mass_error > 1e-3:
+        raise OutOfReachError("errors of masses no longer add up")
     kept = mass > NEGLIGIBLE
     kept[-1] = True  # where the loss ends
     dropped = first.dropped + second.dropped + float(mass[~kept].sum()) * (1.0 + 1e-9)
@@ -119,6 +122,6 @@ def _product(first: Atoms, second: Atoms) -> Atoms:
         merged[kept],
         mass[kept],
         first.loss_error + second.loss_error + moved + ULP * largest,
-        first.mass_error + second.mass_error + ULP * (width + 2.0),
+        mass_error * (1.0 + 2e-3),
         dropped,
     )

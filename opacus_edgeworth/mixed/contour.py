@@ -30,7 +30,7 @@ from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.line import TARGET, Line, last_node, log_chernoff, node_distance
 from opacus_edgeworth.inversion.saddle import increasing_root, log_kappa
 from opacus_edgeworth.mechanisms import ULP
-from opacus_edgeworth.mixed.part import Part, TiltedPart
+from opacus_edgeworth.mixed.part import Part, TiltedPart, Upper
 
 NEGLIGIBLE = 1e-21
 """Share of the largest amplitude that a node must have."""
@@ -53,14 +53,19 @@ class Parts:
     def moments(self, c: float) -> tuple[float, float, float]:
         """Return about G, G' and G''."""
         value, slope, curvature = (
-            sum(column) for column in zip(*(part.moments(c) for part in self.parts), strict=True)
+            np.array([(0.0, 0.0, 0.0), *(part.moments(c) for part in self.parts)]).sum(axis=0).tolist()
         )
         variance = self.gaussian
         return value + 0.5 * variance * c * (c - 1.0), slope + variance * (c - 0.5), curvature + variance
 
-    def upper(self, c: float) -> float:
-        """Return an upper bound on G(c)."""
-        terms = [part.upper(c) for part in self.parts] + [0.5 * self.gaussian * c * (c - 1.0) * (1.0 + 8.0 * ULP)]
+    def upper(self, c: float) -> Upper:
+        """Return an upper bound on G(c), and what delta lost at most by cutting laws off."""
+        uppers = [part.upper(c) for part in self.parts]
+        return Upper(self.composed([upper.log_mgf for upper in uppers], c), math.fsum(upper.lost for upper in uppers))
+
+    def composed(self, terms: list[float], c: float) -> float:
+        """Return an upper bound on G(c) from those of the parts."""
+        terms = [*terms, 0.5 * self.gaussian * c * (c - 1.0) + 8.0 * ULP * abs(self.gaussian * c * (c - 1.0))]
         return math.fsum(terms) + 2.0 * ULP * math.fsum(map(abs, terms))
 
 
@@ -115,14 +120,17 @@ def _first_log_tilt(total: Parts) -> float:
 
 
 def chernoff_delta(total: Parts, epsilon: float, c: float) -> float:
-    """Return the upper bound kappa(c) e^{G(c) - (c - 1) epsilon} on delta, c > 1; less than e^700."""
-    return math.exp(min(log_chernoff(c, total.upper(c), epsilon), 700.0))
+    """Return the upper bound kappa(c) e^{G(c) - (c - 1) epsilon} on delta, and what was cut off; less than e^700."""
+    log_mgf, lost = total.upper(c)
+    return math.exp(min(log_chernoff(c, log_mgf, epsilon), 700.0)) + lost * (1.0 + 1e-9) + 5e-324
 
 
 def chernoff_epsilon(total: Parts, delta: float, c: float) -> float:
     """Return an epsilon >= 0 at which that bound is at most delta."""
-    log_mgf = total.upper(c)
-    epsilon = (log_mgf + log_kappa(c) - math.log(delta)) / (c - 1.0)
+    log_mgf, lost = total.upper(c)
+    if lost * (1.0 + 1e-9) >= 0.5 * delta:
+        return math.inf
+    epsilon = (log_mgf + log_kappa(c) - math.log(delta - lost * (1.0 + 1e-9)) + 4.0 * ULP) / (c - 1.0)
     room = 1e-12 * (1.0 + abs(log_mgf) + c * abs(epsilon)) / (c - 1.0)  # as in `log_chernoff`
     return max(epsilon + 2.0 * room, 0.0)
 
@@ -136,8 +144,9 @@ def nearly_all(total: Parts, epsilon: float) -> float:
     if not (mean > epsilon and variance > 0.0):
         return 1.0
     gap = min((mean - epsilon) / variance, 0.5)
-    log_mgf = total.upper(1.0 - gap)
-    return math.exp(min(log_mgf + gap * epsilon + 1e-12 * (1.0 + abs(log_mgf) + abs(epsilon)), 0.0))
+    log_mgf, lost = total.upper(1.0 - gap)
+    room = 1e-12 * (1.0 + abs(log_mgf) + abs(epsilon))
+    return min(math.exp(min(log_mgf + gap * epsilon + room, 0.0)) + lost * (1.0 + 1e-9), 1.0)
 
 
 def make_line(total: Parts, c: float, epsilon: float, most_nodes: int) -> SmoothedLine:
@@ -155,10 +164,11 @@ def make_line(total: Parts, c: float, epsilon: float, most_nodes: int) -> Smooth
     kernel = c * gap * spread
     log_value = value - gap * epsilon - math.log(2.51 * kernel)
     others = [c + offset / spread for offset in OFFSETS if c + offset / spread > 1.0]
-    chernoff = ((1.0, 0.0), *((other, total.upper(other)) for other in others))
-    step = node_distance(c, chernoff, epsilon, log_value, spread)
     reach = 9.0 / math.sqrt(curvature)
     tilted = [part.at(c, reach) for part in total.parts]
+    uppers = (total.composed([part.upper(other) for part in tilted], other) for other in others)
+    chernoff = ((1.0, 0.0), *zip(others, uppers, strict=True))
+    step = node_distance(c, chernoff, epsilon, log_value, spread)
 
     def log_beyond(y: float) -> float:
         return math.fsum(part.log_beyond(y) for part in tilted) - 0.5 * total.gaussian * y * y * (1.0 - 1e-9)

@@ -32,6 +32,11 @@ WIDE = 1e-6
 MAX_OUTCOMES = 12
 BUDGETS = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18)
 """Nodes of a line: the more, the less it must be smoothed."""
+LARGEST_EPSILON = 1e12
+LARGEST_VARIANCE = 1e15
+"""Of unsampled Gaussian steps: beyond, single steps' bounds must do."""
+LADDER = [2.0**k for k in range(-10, 31, 2)]
+"""Values of c - 1 at which Chernoff's bound is tried where no saddle point is found."""
 GAP_SHARES = (1.0, 0.7, 0.5, 0.3)
 """Shares of the saddle point's c - 1 that are tried."""
 CHERNOFF_FACTORS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.5, 4.0)
@@ -79,20 +84,24 @@ def _side_delta(side: Side, epsilon: float, enough: float) -> Bounds:
     revealed = side.revealed()
     if epsilon >= side.largest_loss().upper:
         return revealed
+    if epsilon > LARGEST_EPSILON:
+        return Bounds(revealed.lower, _side_delta(side, LARGEST_EPSILON, enough).upper)
     exact = side.closed_form(epsilon)
     if exact is not None:
         return exact
     if side.is_discrete:
         with suppress(OutOfReachError):  # a line follows
             return _add(side.atoms().delta(epsilon), revealed)
-    known = Bounds(side.lower_bound(epsilon), 1.0)
+    known = Bounds(_lower_delta(side, epsilon), 1.0)
+    if not side.gaussian.gaussian < LARGEST_VARIANCE:
+        return known
     with suppress(OutOfReachError):  # what is known must do
         total = side.parts(LOG_CUT)
         if enough > 0.0 and epsilon > 0.0:
             upper = _quick_delta(total, epsilon, enough) + revealed.upper
             if upper * (1.0 + 1e-12) <= enough:
                 return Bounds(0.0, enough)
-        known = known.intersect(Bounds(1.0 - nearly_all(total, epsilon), 1.0))
+        known = known.intersect(Bounds(max(math.nextafter(1.0 - nearly_all(total, epsilon), 0.0), 0.0), 1.0))
         if known.relative_width > NARROW:
             known = _delta_by_lines(side, total, epsilon, known)
     if known.relative_width > WIDE:
@@ -101,6 +110,16 @@ def _side_delta(side: Side, epsilon: float, enough: float) -> Bounds:
             finite = delta_over_outcomes(atoms, side.gaussian, epsilon, side.direction)
             known = known.intersect(_add(finite, revealed))
     return known
+
+
+def _lower_delta(side: Side, epsilon: float) -> float:
+    """Return a lower bound on one direction's delta: of single steps, or of outcomes that are all atoms."""
+    lower = side.lower_bound(epsilon)
+    with suppress(OutOfReachError):  # single steps must do
+        atoms = side.atoms_alone()
+        if atoms is not None and atoms.loss.size > 0:
+            lower = max(lower, _add(atoms.delta(epsilon), side.revealed()).lower)
+    return min(lower, 1.0)
 
 
 def _few_atoms(side: Side) -> Atoms:
@@ -118,7 +137,11 @@ def _few_atoms(side: Side) -> Atoms:
 
 def _quick_delta(total: Parts, epsilon: float, enough: float) -> float:
     """Return the least of Chernoff bounds on delta at points where it may be `enough`."""
-    gaps = [factor * (1.0 - math.log(enough)) / epsilon for factor in CHERNOFF_FACTORS]
+    return _least_chernoff(total, epsilon, [factor * (1.0 - math.log(enough)) / epsilon for factor in CHERNOFF_FACTORS])
+
+
+def _least_chernoff(total: Parts, epsilon: float, gaps: list[float]) -> float:
+    """Return the least of Chernoff bounds on delta at c = 1 + gap."""
     least = math.inf
     for gap in gaps:
         with suppress(OutOfReachError):  # the others must do
@@ -129,8 +152,12 @@ def _quick_delta(total: Parts, epsilon: float, enough: float) -> float:
 def _delta_by_lines(side: Side, total: Parts, epsilon: float, known: Bounds) -> Bounds:
     """Return bounds on one direction's delta by lines, intersected with what is known."""
     revealed = side.revealed()
-    c = saddle_for_epsilon(total, epsilon)
-    upper = chernoff_delta(total, epsilon, c)
+    try:
+        c = saddle_for_epsilon(total, epsilon)
+        upper = chernoff_delta(total, epsilon, c)
+    except OutOfReachError:  # near the largest loss, mostly
+        upper = _least_chernoff(total, epsilon, LADDER)
+        return known.intersect(_add(Bounds(0.0, min(upper, 1.0)), revealed))
     if upper < 1.0:
         known = known.intersect(_add(Bounds(0.0, upper), revealed))
     if side.gaussian.phases > 0 and math.log(upper + 1e-300) - LOG_RELATIVE_CUT > LOG_CUT:
@@ -159,7 +186,9 @@ def _side_epsilon(side: Side, delta: float) -> Bounds:
     if side.is_discrete:
         with suppress(OutOfReachError):  # a line follows
             return _invert_atoms(side.atoms(), side, delta)
-    known = Bounds(0.0, largest.upper)
+    known = Bounds(_lower_epsilon(side, delta, largest.upper), largest.upper)
+    if known.relative_width <= NARROW or not side.gaussian.gaussian < LARGEST_VARIANCE:
+        return known
     with suppress(OutOfReachError):  # what is known must do
         known = _epsilon_by_lines(side, delta, known)
     if known.relative_width > WIDE:
@@ -171,10 +200,18 @@ def _side_epsilon(side: Side, delta: float) -> Bounds:
 
             start = 0.5 * (known.lower + known.upper) if known.upper < math.inf else 1.0
             known = known.intersect(_invert(delta_at, side, delta, start, 1.0))
-    if known.lower == 0.0 < known.upper:
-        single = invert_delta(lambda e: Bounds(side.lower_bound(e), 1.0), delta, 0.5 * min(known.upper, 1e6), 1.0)
-        known = known.intersect(Bounds(min(single.lower, known.upper), math.inf))
     return known
+
+
+def _lower_epsilon(side: Side, delta: float, most: float) -> float:
+    """Return an epsilon up to `most` at which the lower bound on delta is still `delta`, or 0."""
+    low, high = 0.0, min(most, LARGEST_EPSILON)
+    if _lower_delta(side, low) < delta:
+        return 0.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if _lower_delta(side, middle) >= delta else (low, middle)
+    return low
 
 
 def _epsilon_by_lines(side: Side, delta: float, known: Bounds) -> Bounds:
@@ -240,6 +277,7 @@ def _invert(delta_at: Callable[[float], Bounds], side: Side, delta: float, start
 
 def _add(first: Bounds, second: Bounds) -> Bounds:
     """Return bounds on the sum of two probabilities that is one."""
-    return Bounds(
-        min(first.lower + second.lower, 1.0) * (1.0 - 1e-16), min((first.upper + second.upper) * (1.0 + 1e-15), 1.0)
-    )
+    lower, upper = first.lower + second.lower, first.upper + second.upper
+    if second.upper > 0.0:
+        lower, upper = math.nextafter(lower, 0.0), math.nextafter(upper, math.inf)
+    return Bounds(max(min(lower, 1.0), 0.0), min(upper, 1.0))

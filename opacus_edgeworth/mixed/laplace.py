@@ -21,6 +21,7 @@ from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.inversion.characteristic import Logs, log_factor
 from opacus_edgeworth.inversion.grid import expm1_minus
 from opacus_edgeworth.mechanisms import ULP
+from opacus_edgeworth.mixed.part import Upper
 
 ABSCISSAS, WEIGHTS = np.polynomial.legendre.leggauss(48)
 LARGE = 20.0
@@ -54,10 +55,9 @@ class LaplacePart:
             self.steps * float(weight @ (loss - mean) ** 2),
         )
 
-    def upper(self, c: float) -> float:
-        """See `Part`."""
-        value, error = log_phi(self.rate, c)
-        return self.steps * (value + error) * (1.0 + 4.0 * ULP)
+    def upper(self, c: float) -> Upper:
+        """See `Part`; the law is whole."""
+        return Upper(_upper(self.rate, self.steps, c), 0.0)
 
     def at(self, c: float, reach: float) -> TiltedLaplace:
         """See `Part`."""
@@ -87,6 +87,10 @@ class TiltedLaplace:
         """Of nothing."""
         return -math.inf
 
+    def upper(self, c: float) -> float:
+        """See `TiltedPart`."""
+        return _upper(self.rate, self.steps, c)
+
     def log_beyond(self, y: float) -> float:
         """See `TiltedPart`: |C cos theta + i S sin theta| <= C, and with S and C exchanged, too."""
         v = 2.0 * self.c - 1.0
@@ -114,6 +118,12 @@ class TiltedLaplace:
         return total, total_error + 4.0 * ULP * moduli
 
 
+def _upper(rate: float, steps: float, c: float) -> float:
+    """Return an upper bound on G(c)."""
+    value, error = log_phi(rate, c)
+    return steps * (value + error + 4.0 * ULP * abs(value))
+
+
 def log_phi(rate: float, c: float) -> tuple[float, float]:
     r"""Return K(c), c >= 1/2, and a bound on its error.
 
@@ -131,8 +141,11 @@ def log_phi(rate: float, c: float) -> tuple[float, float]:
     excess = shrink * (terms[0] + terms[1] - terms[2])
     # the relative error of x counts (x coth x / 2 and less) times
     error = ULP * 64.0 * (1.0 + x) * shrink * sum(terms)
+    left = 1.0 + excess - error
+    if not left > 0.0:
+        return 0.0, math.inf
     value = math.log1p(excess)
-    return value, error / max(1.0 + excess - error, 0.5) + 4.0 * ULP * abs(value)
+    return value, error / left + 4.0 * ULP * abs(value)
 
 
 def laplace_delta(rate: float, epsilon: float) -> Bounds:
@@ -148,18 +161,19 @@ def sampled_laplace_delta(rate: float, q: float, epsilon: float, direction: str)
     With the unsampled step's delta_1: q delta_1(log((e^epsilon - 1 + q) / q)) in the remove direction, and
     k delta_1(log(q e^epsilon / k)), k = 1 - (1 - q) e^epsilon, in the add direction; 0 for k <= 0.
     """
-    if epsilon > 600.0:
-        return Bounds(0.0, q if direction == "remove" else 0.0)
-    growth = math.expm1(epsilon)
+    if epsilon > 600.0 and direction == "add":
+        return Bounds(0.0, 0.0)  # q < 1
+    growth = math.expm1(min(epsilon, 600.0))
     if direction == "remove":
-        inner, scale, error = math.log1p(growth / q), q, 0.0
+        far = growth > 1e300 * q or epsilon > 600.0  # e^epsilon / q, up to e^-600
+        inner, scale, error = epsilon - math.log(q) if far else math.log1p(growth / q), q, 0.0
     else:
         scale = q - (1.0 - q) * growth
         error = 8.0 * ULP * (q + growth)
         if scale <= 2.0 * error:
             return Bounds(0.0, max(scale + error, 0.0))
         inner, error = epsilon + math.log(q / scale), error / scale
-    room = 2.0 * error + 16.0 * ULP * (1.0 + inner)
+    room = 2.0 * error + 16.0 * ULP * (1.0 + inner + epsilon)
     low, high = laplace_delta(rate, inner + room).lower, laplace_delta(rate, max(inner - room, 0.0)).upper
     return Bounds(scale * (1.0 - error - 4.0 * ULP) * low, scale * (1.0 + error + 4.0 * ULP) * high)
 

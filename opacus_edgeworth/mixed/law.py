@@ -92,17 +92,26 @@ def sampled_laplace_law(mechanism: PoissonSubsampledLaplace, direction: Directio
     rate, q = 1.0 / mechanism.scale, mechanism.sample_rate
     loss = log_mixture(np.array([-rate, rate]), q)
     log_mass = np.array([-math.log(2.0), -math.log(2.0) - rate])
-    loss_error = ULP * (48.0 * np.abs(loss) + 8.0 * q * rate)  # the latter where the mixture cancels, for w < 0
+    slope = q * np.exp(np.minimum(np.array([-rate, rate]) - loss, 700.0))
+    # w is rounded, which counts by the slope; for w < 0 the mixture may cancel
+    loss_error = ULP * (48.0 * np.abs(loss) + 8.0 * rate * (q + slope))
     mass_error = ULP * (16.0 + 8.0 * np.abs(log_mass))
     if direction == "add":
         loss, log_mass, mass_error = -loss, log_mass + loss, mass_error + loss_error + 2.0 * ULP * np.abs(loss)
     return LossLaw(loss, loss_error, log_mass, mass_error, density=LaplaceDensity(rate, q, direction))
 
 
+def laplace_atoms(rate: float) -> LossLaw:
+    """Return the atoms of an unsampled Laplace step's law alone: outputs beyond both means."""
+    loss = np.array([-rate, rate])
+    log_mass = np.array([-math.log(2.0), -math.log(2.0) - rate])
+    return LossLaw(loss, 4.0 * ULP * np.abs(loss), log_mass, ULP * (16.0 + 4.0 * np.abs(log_mass)))
+
+
 def log_mixture(w: FloatArray, q: float) -> FloatArray:
     """Return log(1 - q + q e^w), to a few ulp of itself and of q e^w |w|."""
-    small = np.minimum(w, 30.0)
+    small = np.minimum(w, 700.0)
     excess = q * np.expm1(small)
     with np.errstate(divide="ignore"):
         loss = np.where(excess > -0.5, np.log1p(np.maximum(excess, -0.5)), np.log((1.0 - q) + q * np.exp(small)))
-    return np.where(w > 30.0, w + np.log(q + (1.0 - q) * np.exp(-np.maximum(w, 30.0))), loss)
+        return np.where(w > 700.0, np.logaddexp(np.log1p(-q), math.log(q) + w), loss)

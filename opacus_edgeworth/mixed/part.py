@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from opacus_edgeworth._types import ComplexArray, FloatArray
+
+
+class Upper(NamedTuple):
+    """An upper bound on G(c) of laws that may be cut off, and what delta lost by that at most."""
+
+    log_mgf: float
+    lost: float
 
 
 class TiltedPart(Protocol):
@@ -30,6 +37,10 @@ class TiltedPart(Protocol):
         """Log of what e^{G(c)} lost, relatively: delta lost at most kappa(c) e^{G(c) - (c - 1) e} times that, too."""
         ...
 
+    def upper(self, c: float) -> float:
+        """Return a proved upper bound on G(c) at another c > 1, of the very laws that are under this tilt."""
+        ...
+
     def log_beyond(self, y: float) -> float:
         """Return an upper bound on log |e^{G(c + iy') - G(c)}| for every |y'| >= y."""
         ...
@@ -50,8 +61,8 @@ class Part(Protocol):
         """Return about G(c), G'(c), G''(c)."""
         ...
 
-    def upper(self, c: float) -> float:
-        """Return a proved upper bound on G(c), c > 1."""
+    def upper(self, c: float) -> Upper:
+        """Return a proved upper bound on G(c), c >= 1/2."""
         ...
 
     def at(self, c: float, reach: float) -> TiltedPart:

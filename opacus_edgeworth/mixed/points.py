@@ -22,6 +22,7 @@ from opacus_edgeworth.inversion.quadrature import log_error
 from opacus_edgeworth.mechanisms import ULP
 from opacus_edgeworth.mixed.law import LossLaw
 from opacus_edgeworth.mixed.panels import Panels, log_end_densities, make_panels
+from opacus_edgeworth.mixed.part import Upper
 
 MODERATE = 30.0
 """Up to this |t l| the analytic differences are used."""
@@ -47,10 +48,10 @@ class PointsPart:
         """See `Part`."""
         return _tilt(self.law, self.steps, c, 0.0).moments()
 
-    def upper(self, c: float) -> float:
-        """See `Part`."""
+    def upper(self, c: float) -> Upper:
+        """See `Part`; the law is whole."""
         tilted = _tilt(self.law, self.steps, c, 0.0)
-        return tilted.log_peak + tilted.log_peak_error
+        return Upper(tilted.log_peak + tilted.log_peak_error, 0.0)
 
     def at(self, c: float, reach: float) -> TiltedPoints:
         """See `Part`."""
@@ -110,6 +111,11 @@ class TiltedPoints:
         """See `TiltedPart`."""
         return self.steps * (self.log_phi_error + ULP * abs(self.log_phi))
 
+    def upper(self, c: float) -> float:
+        """See `TiltedPart`."""
+        other = _tilt(self.law, self.steps, c, 0.0)
+        return other.log_peak + other.log_peak_error
+
     def moments(self) -> tuple[float, float, float]:
         """Return about G, G' and G'' of all steps."""
         mean = float(self.mean[0, 0])
@@ -155,7 +161,8 @@ def _tilt(law: LossLaw, steps: float, t: float, reach: float) -> TiltedPoints:
     total = float(mass.sum())
     weight, log_phi = mass / total, top + math.log(total)
     # relative errors of the weights, those of exponents included
-    spread = mass_error + 4.0 * ULP * (2.0 + np.abs(log_mass) + abs(top)) + abs(t) * (4.0 * ULP * size + loss_error)
+    moved = np.expm1(np.minimum(abs(t) * (4.0 * ULP * size + loss_error), 30.0))
+    spread = mass_error + 4.0 * ULP * (2.0 + np.abs(log_mass) + abs(top)) + moved
     mean_spread = float(weight @ spread)
     quadrature = _quadrature(panels, t, log_phi)
     error = float(log_error(np.array(mean_spread + summing + quadrature))) + 4.0 * ULP * abs(log_phi)
@@ -204,6 +211,7 @@ def _fine_log_phi(
     excess = float(mass @ (first - second)) + drift
     relative = mass_error + ULP * (loss.size + 60.0)
     moved = abs(t) * (loss_error + ULP * np.abs(loss)) * (np.abs(np.expm1(t * loss)) + np.abs(np.expm1(loss)))
+    moved += abs(t) * (1.0 + abs(t)) * loss_error**2
     error = float(mass @ (relative * (first + np.abs(second)) + moved))
     error += 16.0 * ULP * ((1.0 + abs(t)) * (law.vanished + law.infinite) + abs(excess))
     if panels is not None:

@@ -19,6 +19,7 @@ from opacus_edgeworth.inversion.quadrature import TiltedSteps, log_mgf_upper, ti
 from opacus_edgeworth.inversion.saddle import fitting_law, moments, rough_grid
 from opacus_edgeworth.inversion.truncation import Decay, Shifted, compose_bound, decay_bound, shifted_bound
 from opacus_edgeworth.mechanisms import ULP
+from opacus_edgeworth.mixed.part import Upper
 
 MAX_WORK = 1.5e8
 """Products of nodes and grid points."""
@@ -40,11 +41,17 @@ class SampledPart:
         """See `Part`."""
         return moments(self.grid, c, self.direction)
 
-    def upper(self, c: float) -> float:
-        """See `Part`."""
+    def upper(self, c: float) -> Upper:
+        """See `Part`; under a negative tilt of the whole law, what was cut off being added."""
         tilt = c if self.direction == "remove" else 1.0 - c
-        log_mgf = log_mgf_upper(self._grid_for(tilt, 0.0), np.array([tilt]))
-        return float(compose_upper(self.grid.steps, log_mgf, np.array([c]))[0])
+        grid = self._grid_for(tilt, 0.0)
+        log_mgf = log_mgf_upper(grid, np.array([tilt]))
+        value = float(compose_upper(self.grid.steps, log_mgf, np.array([c]))[0])
+        if tilt > 0.0:
+            return Upper(value, grid.law.cut_off())
+        # from above, lost / phi is at most lost / (phi as it is, less twice its room)
+        share = log_cut_share(grid.law, tilt, log_mgf[0], 1e-6 + 0.0 * log_mgf[0])
+        return Upper(value + float(np.logaddexp(0.0, share)), 0.0)
 
     def at(self, c: float, reach: float) -> TiltedSampled:
         """See `Part`."""
@@ -85,6 +92,13 @@ class TiltedSampled:
     log_lost_share: float
     decay: Decay
     shifted: Shifted
+
+    def upper(self, c: float) -> float:
+        """See `TiltedPart`."""
+        tilt = c if self.direction == "remove" else 1.0 - c
+        law = self.tilted.grid.law
+        log_mgf = log_mgf_upper(make_grid(law, tilt, max(tilt, 1.0), 0.0), np.array([tilt]))
+        return float(compose_upper(law.steps, log_mgf, np.array([c]))[0])
 
     def log_beyond(self, y: float) -> float:
         """See `TiltedPart`."""

@@ -15,7 +15,7 @@ from opacus_edgeworth.mechanisms import ULP, DiscreteMechanism, Laplace, Poisson
 from opacus_edgeworth.mixed.atoms import Atoms, compose_atoms
 from opacus_edgeworth.mixed.contour import Parts
 from opacus_edgeworth.mixed.laplace import LaplacePart, laplace_delta, sampled_laplace_delta
-from opacus_edgeworth.mixed.law import LossLaw, discrete_law, response_law, sampled_laplace_law
+from opacus_edgeworth.mixed.law import LossLaw, discrete_law, laplace_atoms, response_law, sampled_laplace_law
 from opacus_edgeworth.mixed.part import Part
 from opacus_edgeworth.mixed.points import PointsPart
 from opacus_edgeworth.mixed.sampled import sampled_part
@@ -48,10 +48,10 @@ class Side:
 
     def largest_loss(self) -> Bounds:
         """Return the essential supremum of the finite losses' sum; delta is 0 from there on, but for the infinite."""
-        if self.gaussian.gaussian > 0.0 or (self.direction == "remove" and self.gaussian.phases > 0):
-            return Bounds(math.inf, math.inf)
         if any(law.loss.size == 0 for law, _ in self.laws):
             return Bounds(0.0, 0.0)  # every loss is infinite
+        if self.gaussian.gaussian > 0.0 or (self.direction == "remove" and self.gaussian.phases > 0):
+            return Bounds(math.inf, math.inf)
         of_gaussian = self.gaussian.add_direction_limit()
         terms = [(of_gaussian * (1.0 - 64.0 * ULP), of_gaussian)]
         terms += [(n * law.largest_loss.lower, n * law.largest_loss.upper) for law, n in self.laws]
@@ -79,6 +79,19 @@ class Side:
           OutOfReachError: they would be too many.
         """
         return compose_atoms(self.laws)
+
+    def atoms_alone(self) -> Atoms | None:
+        """Return the outcomes in which every step's loss is an atom, or None if some step has none.
+
+        Delta is at least theirs; near the largest loss it is little else.
+
+        Raises:
+          OutOfReachError: they would be too many.
+        """
+        if self.gaussian.phases > 0 or self.gaussian.gaussian > 0.0:
+            return None
+        unsampled = [(laplace_atoms(rate), n) for rate, n in self.rates]
+        return compose_atoms([*self.laws, *unsampled])
 
     def parts(self, log_cut: float) -> Parts:
         """Return what a line is made of; the sampled Gaussian steps' laws lose about the mass e^log_cut.

@@ -1,0 +1,1 @@
+"""Private fine-tuning on real tasks: accountants and recipes compared over seeds (`make study`)."""
