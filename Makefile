@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 EPSILON ?= 8
 DATA := .cache/demo
 
-.PHONY: demo test lint compare bench campaign clean
+.PHONY: demo test lint compare bench campaign memorisation clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,9 @@ bench: $(VENV)/bench-installed  ## every public accountant side by side; BENCH=-
 
 campaign: $(VENV)/installed  ## random regimes against ball arithmetic; goes on where it was stopped
 	$(BIN)/python benchmarks/campaign.py $(CAMPAIGN)
+
+memorisation: $(VENV)/installed  ## what tuned models remember, beside the proved bound; goes on where it was stopped
+	$(BIN)/python benchmarks/memorisation.py
 
 $(VENV)/bench-installed: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"

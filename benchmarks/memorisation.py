@@ -18,9 +18,11 @@ import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import memorisation_report
 import numpy as np
 import torch
 from study.fetch import fetch
@@ -43,6 +45,7 @@ from opacus_edgeworth.finetune.randomness import make_randomness
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
+FEWEST_MODELS = 32
 PRIVATE = {"epsilon 8": 8.0, "epsilon 3": 3.0}
 
 
@@ -86,6 +89,10 @@ class Experiment:
     def coins(self, examples: int) -> np.ndarray:
         """Return which texts are in the training data of which model, shape (models, examples)."""
         return np.random.default_rng(self.seed).random((self.models, examples)) < 0.5
+
+    def spare_coins(self) -> np.ndarray:
+        """Return coins for the alternatives, which are in no training data whatever the coins say."""
+        return np.random.default_rng([self.seed, 1]).random((self.models, self.alternatives)) < 0.5
 
 
 class Part:
@@ -149,7 +156,6 @@ def settings(experiment: Experiment, folder: Path) -> FinetuneSettings:
         method="head",
         pooling="mean",
         learning_rate=experiment.learning_rate,
-        max_tokens=64,
         cache_dir=folder / "features",
         progress=False,
     )
@@ -257,11 +263,29 @@ def run(experiment: Experiment, folder: Path) -> dict[str, dict[str, np.ndarray]
                     nn.init.zeros_(bench.classifier.head.bias)
                     work(bench, coins[model].nonzero()[:, 0], experiment.seed + 10 * model + number)
                     part = paths[way][model].with_suffix(".part.npz")  # a stopped run leaves nothing by halves
-                    np.savez(part, **margins(bench))
+                    np.savez(part, allow_pickle=False, **margins(bench))
                     part.replace(paths[way][model])
     loaded = {way: [dict(np.load(path)) for path in models] for way, models in paths.items()}
     return {
         way: {name: np.stack([one[name] for one in models]) for name in models[0]} for way, models in loaded.items()
+    }
+
+
+def results_of(experiment: Experiment, found: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Measure everything."""
+    pool = next(iter(found.values()))["train"].shape[1]
+    coins, spare = experiment.coins(pool), experiment.spare_coins()
+    ways = {}
+    for way, margins in tqdm(found.items(), desc="measuring", unit=" ways of training"):
+        ways[way] = memorisation_report.measure(margins, coins, spare, pool - experiment.canaries)
+    return {
+        "experiment": asdict(experiment),
+        "tweets": pool - experiment.canaries,
+        "ways": ways,
+        "allowed": {
+            way: memorisation_report.allowed(experiment.history(epsilon), epsilon, experiment.delta)
+            for way, epsilon in PRIVATE.items()
+        },
     }
 
 
@@ -272,9 +296,11 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=Experiment.models, help="models of each kind")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
     options = parser.parse_args()
+    if options.models < FEWEST_MODELS:
+        parser.error(f"--models must be {FEWEST_MODELS} or more: every text needs models with it and without it")
     fetch(options.data)
     experiment = Experiment(models=options.models)
-    run(experiment, options.data)
+    print(memorisation_report.write(results_of(experiment, run(experiment, options.data)), options.output))
 
 
 if __name__ == "__main__":

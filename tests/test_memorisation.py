@@ -1,6 +1,8 @@
 """The pieces of the memorisation benchmark that could be wrong: exposure, scores, rates, and the bound on them."""
 
+import json
 import math
+import random
 import sys
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import membership
+import memorisation
+import memorisation_report
 
 
 @pytest.mark.parametrize(("loss", "expected"), [(0.05, 3.0), (0.15, 2.0), (0.2, math.log2(8 / 3)), (9.0, 0.0)])
@@ -83,3 +87,99 @@ def test_the_bound_rises_is_concave_and_tighter_than_one_point_of_the_curve():
     assert bound[-1] == 1.0
     delta = membership.PrivacyCurve(history).delta(8.0).upper
     assert (bound <= membership.lines(8.0, delta, fprs) + 1e-3).all()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder as the study's, with a tiny model, and made-up texts, of which half are 901 to 1,200."""
+    import tiny  # needs the framework's packages
+
+    source = random.Random(0)
+    words = [f"w{chr(97 + a)}{chr(97 + b)}" for a in range(10) for b in range(10)]
+    lines = [
+        f"{row}\t{source.choice((-2.0, 2.0))}\t{row} {' '.join(source.choices(words, k=5))}" for row in range(3400)
+    ]
+    (tmp_path / "tweets_GroundTruth.txt").write_text("\n".join(lines), encoding="utf-8")
+    tiny.saved_model(tmp_path / "model")
+    (tmp_path / "model" / "vocab.txt").write_text("\n".join(tiny.WORDS), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_to_the_same_models(folder):
+    experiment = memorisation.Experiment(models=3, canaries=20, alternatives=63, steps_to_the_end=30, epochs=1)
+    found = memorisation.run(experiment, folder)
+    kept = sorted(folder.glob("memorisation/*/*.npz"))
+    assert len(kept) == 4 * experiment.models
+    for path in kept[::5]:
+        path.unlink()
+    again = memorisation.run(experiment, folder)
+    for way, margins in found.items():
+        for name, values in margins.items():
+            np.testing.assert_array_equal(values, again[way][name], err_msg=f"{way}, {name}")
+    trained_on = experiment.coins(found["epsilon 8"]["train"].shape[1])
+    plain = found["no privacy, to the end"]["train"]
+    assert plain[trained_on].mean() > plain[~trained_on].mean()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The report on made-up models: what was trained on has a larger margin, much larger without privacy."""
+    folder = tmp_path_factory.mktemp("results")
+    experiment = memorisation.Experiment(models=32, canaries=40, alternatives=63)
+    random = np.random.default_rng(0)
+    coins = experiment.coins(440)
+    gain = {"no privacy, to the end": 4.0, "no privacy, same steps": 1.0, "epsilon 8": 0.2, "epsilon 3": 0.0}
+    found = {
+        way: {
+            "train": random.normal(size=(32, 440)) + shift * coins,
+            "alternatives": random.normal(size=(32, 63)),
+            "test": 1.0 + random.normal(size=(32, 100)),
+        }
+        for way, shift in gain.items()
+    }
+    results = memorisation.results_of(experiment, found)
+    return results, memorisation_report.write(results, folder), folder
+
+
+def test_a_report_finds_what_was_put_in(report):
+    results, _, _ = report
+    ways = results["ways"]
+    for what in ("tweets", "canaries"):
+        areas = [found[what]["likelihood ratio"]["auc"] for found in ways.values()]
+        assert areas[0] == pytest.approx(stats.norm.cdf(4.0 / math.sqrt(2.0)), abs=0.01)
+        assert areas[3] == pytest.approx(0.5, abs=0.03)
+    exposures = ways["no privacy, to the end"]["exposure"]["loss against reference"]
+    assert exposures["inserted"]["mean"] > 3.0
+    null = 6.0 - np.log2(np.arange(1, 65)).mean()
+    for kind in ways["epsilon 3"]["exposure"].values():
+        for one in kind.values():
+            assert one["mean"] == pytest.approx(null, abs=2.5 * one["half_width"])
+    test = ways["epsilon 3"]["accuracy"]["test"]
+    assert test["mean"] == pytest.approx(stats.norm.cdf(1.0), abs=0.02)
+
+
+def test_a_report_names_models_above_a_bound_and_is_written_down(report):
+    results, text, folder = report
+    for way, one in results["allowed"].items():
+        assert membership.PrivacyCurve(one["history"]).epsilon(one["delta"]).upper <= memorisation.PRIVATE[way]
+        assert all(one["tpr"][fpr] <= one["tpr_by_one_point"][fpr] + 1e-3 for fpr in one["tpr"])
+    assert "(lower end of the 95 % interval): none." in text
+    assert "no privacy, to the end, tweets, likelihood ratio, FPR 1 %" in text
+    assert (folder / "memorisation.md").read_text(encoding="utf-8") == text
+    assert (folder / "memorisation.png").stat().st_size > 10_000
+    assert json.loads((folder / "memorisation.json").read_text())["ways"].keys() == results["ways"].keys()
+
+
+def test_canaries_and_coins_follow_from_the_seed():
+    experiment = memorisation.Experiment(models=5)
+    words = [f"word{number}" for number in range(500)]
+    first, again = (memorisation.random_texts(words, 30, experiment, "canaries") for _ in range(2))
+    other = memorisation.random_texts(words, 30, experiment, "alternatives")
+    assert first == again
+    assert len({*first.texts, *other.texts}) == 60
+    assert set(first.labels) == {0, 1}
+    coins = experiment.coins(1000)
+    assert coins.shape == (5, 1000)
+    assert (coins == experiment.coins(1000)).all()
+    assert abs(coins.mean() - 0.5) < 0.05
