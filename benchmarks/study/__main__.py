@@ -44,9 +44,7 @@ def main() -> None:
     if not options.report_only:
         fetch(options.data)
         missing = [
-            run
-            for run in make_plan()
-            if run.key not in done and (options.only is None or run.section in options.only)
+            run for run in make_plan() if run.key not in done and (options.only is None or run.section in options.only)
         ]
         _run_all(missing, options.data, path, options.processes)
     write_report(read_results(path), options.output)
@@ -67,7 +65,7 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _run_all(runs: list[Run], folder: Path, path: Path, processes: int) -> None:
-    """Run them in so many processes, each result being kept at once; features are computed by the first of each task."""
+    """Run them in so many processes, each result being kept at once; the first of a task computes its features."""
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(processes, mp_context=context) as pool,
