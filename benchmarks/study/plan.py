@@ -83,7 +83,7 @@ def _run(section: str, label: str, task: str, epsilon: float | None, accountant:
 
 
 def make_plan(seeds: int = SEEDS) -> list[Run]:
-    """Return all runs, the quick ones first."""
+    """Return all runs."""
     tasks = [*DOMAINS, PAIRS]
     runs = [_run("reference", "no noise", task, None, "none", seed, {}) for task in tasks for seed in range(seeds)]
     runs += [
@@ -100,14 +100,15 @@ def make_plan(seeds: int = SEEDS) -> list[Run]:
         for seed in range(seeds)
     ]
     runs += [
+        Run("confirm", "plain", task, 8.0, "rdp", seed, tuple(sorted(PLAIN.items())))
+        for task in ("tweets", "editorials", "amazon", "movies")
+        for seed in range(seeds)
+    ]
+    runs += [
         _run("recipe", label, task, 8.0, "edgeworth", seed, change)
         for label, change in CANDIDATES.items()
         for task in DOMAINS
         for seed in range(3)
     ]
-    runs += [
-        Run("confirm", "plain", task, 8.0, "rdp", seed, tuple(sorted(PLAIN.items())))
-        for task in ("tweets", "editorials", "amazon", "movies")
-        for seed in range(seeds)
-    ]
-    return runs
+    # the slow ones last
+    return sorted(runs, key=lambda run: (run.task == PAIRS, run.section == "confirm" and run.task == "movies"))
