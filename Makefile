@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 EPSILON ?= 8
 DATA := .cache/demo
 
-.PHONY: demo test lint compare bench campaign memorisation clean
+.PHONY: demo test lint compare bench campaign memorisation study clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,9 @@ compare: $(VENV)/installed  ## the README's table against RDP and PRV
 
 bench: $(VENV)/bench-installed  ## every public accountant side by side; BENCH=--quick for a part of it
 	PYTHONPATH=benchmarks $(BIN)/python -m bench $(BENCH)
+
+study: $(VENV)/installed  ## accountants and recipes on real tasks, over seeds; goes on where it was stopped
+	PYTHONPATH=benchmarks $(BIN)/python -m study $(STUDY)
 
 campaign: $(VENV)/installed  ## random regimes against ball arithmetic; goes on where it was stopped
 	$(BIN)/python benchmarks/campaign.py $(CAMPAIGN)

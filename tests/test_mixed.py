@@ -320,6 +320,76 @@ def test_steps_that_reveal_nothing_do_not_count(mechanism):
     assert PrivacyCurve([(mechanism, 1000), (Laplace(2.0), 3)]).delta(0.5) == alone
 
 
+def test_deep_tails_count_what_was_cut_off():
+    """Regression: Chernoff's bound on a law that was cut off fell below the truth for delta < 1e-42."""
+    for (noise, rate, response), epsilon in {
+        (0.5, 0.01, 0.3): 27.0,
+        (1.0, 0.01, 0.1): 12.0,
+        (0.7, 0.01, 0.2): 18.0,
+    }.items():
+        total = arb(0)
+        for loss, mass in oracle_mixed.response_atoms(response, 2):
+            total += mass * oracle.single_step_delta(float((epsilon - loss).mid()), noise, rate, "remove")
+        bounds = PrivacyCurve([(noise, rate, 1), (RandomizedResponse(response), 1)]).delta(epsilon)
+        assert bounds.lower <= float(total.mid()) * (1.0 + 1e-12)
+        assert bounds.upper >= float(total.mid()) * (1.0 - 1e-12)
+    assert PrivacyCurve([(1.0, 0.01, 20), (RandomizedResponse(0.1), 1)]).delta(100.0).upper > 0.0
+
+
+@pytest.mark.parametrize(
+    ("scale", "rate", "largest"),
+    [
+        (1 / 35, 1e-20, 1.58600087525306e-05),
+        (1 / 33, 1e-16, 0.0212372428201007),
+        (0.0313815, 1.476e-28, 1.01923534e-14),
+    ],
+)
+def test_loud_and_rare_laplace_steps_keep_their_largest_loss(scale, rate, largest):
+    """Regression: log(1 - q + q e^w) cancelled for w > 30 and q e^w < 1."""
+    bounds = PrivacyCurve([(PoissonSubsampledLaplace(scale, rate), 1)]).epsilon(0.0)
+    assert bounds.lower == pytest.approx(largest, rel=1e-8)
+    exact = oracle_mixed.SampledLaplace(scale, rate, "remove").atoms[1][0]
+    assert arb(bounds.lower) <= exact <= arb(bounds.upper)
+
+
+def test_nothing_is_certain_that_is_only_likely():
+    """Regression: lower ends were rounded to 1, and steps that reveal nothing or all led to exceptions."""
+    assert PrivacyCurve([(Laplace(0.00812), 2)]).delta(0.0).lower < 1.0
+    alone = PrivacyCurve([(Gaussian(1.0), 1)])
+    assert PrivacyCurve([(Gaussian(1.0), 1), (RandomizedResponse(0.0), 5)]).delta(0.5).upper >= alone.delta(0.5).lower
+    assert PrivacyCurve([(1.0, 0.1, 2), (RandomizedResponse(1.0), 0)]).epsilon(1e-5).upper < 5.0
+    certain = DiscreteMechanism((1.0, 0.0), (0.0, 1.0))
+    assert PrivacyCurve([(certain, 1), (Gaussian(1.0), 2)]).delta(0.5).lower == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [(PoissonSubsampledLaplace(1e-3, 1e-60), 1)],
+        [(1.0, 1e-6, 1), (RandomizedResponse(0.1), 1)],
+        [(Laplace(0.05), 5), (1.0, 0.5, 2)],
+        [(Laplace(0.05), 5), (Gaussian(1.0), 2)],
+        [(Laplace(0.05), 5), (Gaussian(1e-160), 2)],
+        [(RandomizedResponse(0.5), 5), (Gaussian(1e160), 2)],
+        [(Laplace(1e-6), 3)],
+        [(Laplace(1e9), 3), (RandomizedResponse(1e6, 7), 2)],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("value", [0.0, 1e-65, 1e-9, 0.3, 590.0, 1e6, 1e308])
+def test_extremes_get_an_answer(history, value):
+    assert 0.0 <= PrivacyCurve(history).delta(value).upper <= 1.0
+    if value < 1.0:
+        assert PrivacyCurve(history).epsilon(value).upper >= 0.0
+
+
+@pytest.mark.parametrize(("scale", "steps", "delta"), [(0.0322, 3, 1e-12), (0.00177, 2, 1e-12), (0.594, 3, 5.4e-14)])
+def test_epsilon_next_to_the_largest_loss_is_known(scale, steps, delta):
+    bounds = PrivacyCurve([(Laplace(scale), steps)]).epsilon(delta)
+    assert bounds.relative_width < 1e-10
+    assert bounds.upper == pytest.approx(steps / scale + math.log1p(-delta * 2.0**steps), rel=1e-10)
+
+
 def test_limits_and_arrays():
     curve = PrivacyCurve([(Laplace(2.0), 3), (1.0, 0.01, 10)])
     assert curve.history == ((1.0, 0.01, 10), (Laplace(2.0), 3))
@@ -345,6 +415,7 @@ def test_limits_and_arrays():
         (lambda: DiscreteMechanism((0.5, 0.5), (1.0,)), "p has 2 outputs and q has 1"),
         (lambda: DiscreteMechanism((0.5, 0.4), (0.5, 0.5)), r"p adds up to 0\.9, not to 1"),
         (lambda: DiscreteMechanism((1.5, -0.5), (0.5, 0.5)), r"p\[0\]=1\.5 must be in \[0, 1\]"),
+        (lambda: DiscreteMechanism((5e-324, 1.0), (0.5, 0.5)), r"p\[0\]=5e-324 must be 0 or at least 1e-300"),
         (lambda: DiscreteMechanism("half", (0.5, 0.5)), "p='half' must be a list of probabilities"),
         (lambda: DiscreteMechanism((0.5, "x"), (0.5, 0.5)), r"p\[1\]='x' is not a real number"),
         (lambda: PrivacyCurve([(Laplace(1.0), 2.5)]), r"history\[0\]: steps=2\.5 must be an integer"),

@@ -62,20 +62,24 @@ def finetune_command(
     method: Annotated[
         Literal["full", "lora", "bitfit", "head"],
         _option(MODEL, "What changes: everything, LoRA, the biases, or the head alone."),
-    ] = "lora",
+    ] = "head",
     top_layers: Annotated[int | None, _option(MODEL, "How many layers, from the top, may change.")] = None,
     lora_rank: Annotated[int, _option(MODEL, "Rank of LoRA's updates.")] = 8,
     pooling: Annotated[
         Literal["model", "mean"],
-        _option(MODEL, "The model's own head, or a linear one on mean token states (for sentence encoders)."),
-    ] = "model",
-    pooling_layers: Annotated[int, _option(MODEL, "How many of the last layers that head sees.")] = 3,
+        _option(MODEL, "A new linear head on mean token states, or the model's own, if it has learnt one."),
+    ] = "mean",
+    pooling_layers: Annotated[
+        int | None, _option(MODEL, "How many of the last layers that head sees; six, or all if fewer, by default.")
+    ] = None,
     dropout: Annotated[float | None, _option(MODEL, "Probability in every dropout layer.")] = 0.0,
-    epochs: Annotated[int, _option(TRAINING, "Passes over the data.")] = 4,
+    epochs: Annotated[int, _option(TRAINING, "Passes over the data.")] = 10,
     batch_size: Annotated[int, _option(TRAINING, "Expected batch size; memory does not depend on it.")] = 1024,
-    physical_batch_size: Annotated[int, _option(TRAINING, "Examples held in memory at once.")] = 64,
+    physical_batch_size: Annotated[
+        int | None, _option(TRAINING, "Examples held in memory at once; 64, or 1024 of which only the head is left.")
+    ] = None,
     learning_rate: Annotated[float, _option(TRAINING, "Of all but the head.")] = 2e-3,
-    head_learning_rate: Annotated[float | None, _option(TRAINING, "Of the head; by default the same.")] = None,
+    head_learning_rate: Annotated[float, _option(TRAINING, "Of the head.")] = 0.05,
     weight_decay: Annotated[float, _option(TRAINING, "Of AdamW.")] = 0.0,
     schedule: Annotated[
         Literal["constant", "linear"], _option(TRAINING, "Of the learning rates: linear is a decay to 0.")

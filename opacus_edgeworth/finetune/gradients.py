@@ -16,6 +16,7 @@ from opacus_edgeworth.finetune.encoding import Batch
 from opacus_edgeworth.finetune.settings import FinetuneSettings
 
 Mode = Literal["hooks", "ghost"]
+DEFAULT_PHYSICAL = 64  # examples whose gradients are held at once
 HOOKS_LIMIT = 2.0**30  # bytes of per-example gradients beyond which "auto" takes ghost clipping
 TOLERANCE = 1e-3  # relative, in fp32: a wrong gradient is wrong by much more
 
@@ -39,7 +40,11 @@ def choose_mode(model: nn.Module, settings: FinetuneSettings, mixed_precision: b
     if settings.grad_sample_mode == "ghost" and reason is not None:
         raise InvalidParameterError(f'grad_sample_mode="ghost" does not serve here: {reason}; use "hooks"')
     if settings.grad_sample_mode == "auto":
-        size = 4.0 * settings.physical_batch_size * sum(value.numel() for value in trainable(model).values())
+        size = (
+            4.0
+            * (settings.physical_batch_size or DEFAULT_PHYSICAL)
+            * sum(value.numel() for value in trainable(model).values())
+        )
         return "ghost" if size > HOOKS_LIMIT and reason is None else "hooks"
     return settings.grad_sample_mode
 

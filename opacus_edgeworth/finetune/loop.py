@@ -50,6 +50,7 @@ class Training:
     plan: Plan
     settings: FinetuneSettings
     mode: Mode
+    physical_batch_size: int
     device: torch.device
     mixed_precision: bool
     randomness: Randomness
@@ -82,7 +83,7 @@ def train(run: Training, resume_from: Checkpoint | None = None) -> History:
         private.loader.batch_sampler.steps = run.plan.steps - len(private.accountant)
         with BatchMemoryManager(
             data_loader=private.loader,
-            max_physical_batch_size=run.settings.physical_batch_size,
+            max_physical_batch_size=run.physical_batch_size,
             optimizer=private.optimizer,
         ) as physical:
             batches = iter(physical)  # takes a number from the generator, so the generator's state is set after it

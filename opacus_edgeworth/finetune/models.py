@@ -16,6 +16,7 @@ from opacus_edgeworth.finetune.architecture import OFFSET_POSITIONS, find_encode
 from opacus_edgeworth.finetune.classifier import Classifier, MeanPoolingClassifier, OwnHeadClassifier
 from opacus_edgeworth.finetune.settings import FinetuneSettings
 
+DEFAULT_POOLED = 6  # layers that a head on mean token states sees, if the model has so many
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
@@ -61,13 +62,14 @@ def load_model(model: Any, tokenizer: Any, label_names: Sequence[str], settings:
     _set_dropout(model, settings.dropout)
     prefix = model.base_model_prefix
     if settings.pooling == "mean":
-        if settings.pooling_layers > encoder.depth:
+        layers = settings.pooling_layers or min(DEFAULT_POOLED, encoder.depth)
+        if layers > encoder.depth:
             raise InvalidParameterError(
-                f"pooling_layers={settings.pooling_layers} is more than the model's {encoder.depth} layers; give less"
+                f"pooling_layers={layers} is more than the model's {encoder.depth} layers; give less"
             )
         if encoder.base is not model:  # leave the given model's own head behind
             model = encoder.base
-        classifier: Classifier = MeanPoolingClassifier(model, len(label_names), settings.pooling_layers)
+        classifier: Classifier = MeanPoolingClassifier(model, len(label_names), layers)
     else:
         _set_labels(model, label_names)
         classifier = OwnHeadClassifier(model)

@@ -11,12 +11,14 @@ from opacus_edgeworth.errors import InvalidParameterError
 from opacus_edgeworth.finetune.data import TRAIN, TaskData
 from opacus_edgeworth.finetune.encoding import Batch, Inputs, TokenRows, encode
 from opacus_edgeworth.finetune.features import use_cache
-from opacus_edgeworth.finetune.gradients import Mode, choose_mode
+from opacus_edgeworth.finetune.gradients import DEFAULT_PHYSICAL, Mode, choose_mode
 from opacus_edgeworth.finetune.methods import choose_parameters, frozen_layers
 from opacus_edgeworth.finetune.models import LoadedModel, load_model, token_limit
 from opacus_edgeworth.finetune.settings import FinetuneSettings
 
 MADE_UP_TOKENS = (7, 5, 6, 4)  # lengths of the made-up texts on which gradients are checked
+
+HEAD_PHYSICAL = 1024  # one vector of each example is cheap
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,12 @@ class Prepared:
     frozen: int
     cached: bool
     mode: Mode
+
+    @property
+    def physical_batch_size(self) -> int:
+        """How many examples are held at once, if the settings leave it open."""
+        alone = self.cached and self.frozen == self.loaded.classifier.encoder.depth
+        return HEAD_PHYSICAL if alone else DEFAULT_PHYSICAL
 
 
 def prepare(

@@ -45,10 +45,10 @@ def finetune(
     *,
     target_epsilon: float | None = None,
     target_delta: float | None = None,
-    epochs: int = 4,
+    epochs: int = 10,
     batch_size: int = 1024,
     max_grad_norm: float = 0.5,
-    method: Method = "lora",
+    method: Method = "head",
     tokenizer: Any = None,
     output: str | Path | None = None,
     resume: bool = False,
@@ -147,6 +147,7 @@ def _train_and_judge(run: _Run, resume: bool) -> tuple[History, dict[str, dict[s
                 plan=run.plan,
                 settings=settings,
                 mode=prepared.mode,
+                physical_batch_size=settings.physical_batch_size or prepared.physical_batch_size,
                 device=run.device,
                 mixed_precision=run.mixed_precision,
                 randomness=run.randomness,
@@ -194,7 +195,7 @@ def _finish(
     if path is not None:
         description = {
             "base": prepared.loaded.source, "method": settings.method, "pooling": settings.pooling,
-            "pooling_layers": settings.pooling_layers, "max_tokens": prepared.max_tokens,
+            "pooling_layers": classifier.pooled_layers, "max_tokens": prepared.max_tokens,
             "label_names": list(run.task.label_names), "settings": settings.as_dict(),
         }  # fmt: skip
         with quiet():

@@ -31,6 +31,8 @@ def exact_delta(steps: Composition, epsilon: float, direction: Direction) -> Bou
     """
     if steps.phases == 0:
         inverse = math.sqrt(steps.gaussian)
+        if epsilon > 100.0 * inverse + 0.5 * inverse**2:
+            return Bounds(0.0, 5e-324)  # Phi(-100) is far below the smallest double
         return _difference(1.0, epsilon / inverse - 0.5 * inverse, inverse, steps.gaussian_error, 0.0)
     s, q = float(steps.noise_multiplier[0]), float(steps.sample_rate[0])
     return single_step_delta(s, q, epsilon, direction)

@@ -82,6 +82,8 @@ def _next_point(at: float, value: float, slope: float, low: float, high: float, 
     if math.isinf(high):
         widest = 4.0 * at + 1.0
         return max(target, 0.0) if low < target <= widest and attempt < PATIENCE else widest
+    if attempt >= PATIENCE and attempt % 2 and math.isfinite(low):
+        return 0.5 * (low + high)  # a steep slope creeps along a flat stretch
     if low < target < high:
         return max(target, 0.0)
     if math.isfinite(low):

@@ -213,7 +213,10 @@ def _lines(
         modulus = np.abs(amplitude)
         # of the kernel, too: its two terms may cancel
         rounding = 8.0 * ULP * np.abs(np.exp(cf)) * constant
-        total_error = float(modulus @ np.expm1(error + 4.0 * ULP * (np.abs(cf) + 4.0)) + rounding.sum())
+        wrong = error + 4.0 * ULP * (np.abs(cf) + 4.0)
+        if not float(wrong.max()) < 50.0:
+            raise OutOfReachError("rounding drowns the line")
+        total_error = float(modulus @ np.expm1(wrong) + rounding.sum())
         # most nodes of a long line hardly count: they are left out, and added to the error
         kept = modulus > NEGLIGIBLE * modulus.max()
         kept[-1] = True

@@ -27,9 +27,9 @@ from opacus_edgeworth.mixed.side import Side, is_symmetric, make_side
 
 NARROW = 1e-8
 """Relative width at which no more nodes are spent."""
-WIDE = 1e-6
-"""Relative width from which a few outcomes are gone through one by one."""
-MAX_OUTCOMES = 12
+WIDE, WIDE_EPSILON = 1e-6, 1e-4
+"""Relative widths, of delta and epsilon, from which a few outcomes are gone through one by one."""
+MAX_OUTCOMES, MAX_OUTCOMES_EPSILON = 12, 3
 BUDGETS = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18)
 """Nodes of a line: the more, the less it must be smoothed."""
 LARGEST_EPSILON = 1e12
@@ -106,7 +106,7 @@ def _side_delta(side: Side, epsilon: float, enough: float) -> Bounds:
             known = _delta_by_lines(side, total, epsilon, known)
     if known.relative_width > WIDE:
         with suppress(OutOfReachError):  # what is known must do
-            atoms = _few_atoms(side)
+            atoms = _few_atoms(side, MAX_OUTCOMES)
             finite = delta_over_outcomes(atoms, side.gaussian, epsilon, side.direction)
             known = known.intersect(_add(finite, revealed))
     return known
@@ -122,22 +122,23 @@ def _lower_delta(side: Side, epsilon: float) -> float:
     return min(lower, 1.0)
 
 
-def _few_atoms(side: Side) -> Atoms:
-    """Return the steps without Gaussian noise as a few atoms.
+def _few_atoms(side: Side, most: int) -> Atoms:
+    """Return the steps without Gaussian noise as so many atoms at most.
 
     Raises:
       OutOfReachError: some of them are continuous, or there are too many.
     """
     if side.others_are_discrete:
         atoms = side.atoms()
-        if atoms.loss.size <= MAX_OUTCOMES:
+        if atoms.loss.size <= most:
             return atoms
     raise OutOfReachError("the outcomes are too many")
 
 
 def _quick_delta(total: Parts, epsilon: float, enough: float) -> float:
     """Return the least of Chernoff bounds on delta at points where it may be `enough`."""
-    return _least_chernoff(total, epsilon, [factor * (1.0 - math.log(enough)) / epsilon for factor in CHERNOFF_FACTORS])
+    scale = min((1.0 - math.log(enough)) / epsilon, LADDER[-1])
+    return _least_chernoff(total, epsilon, [factor * scale for factor in CHERNOFF_FACTORS])
 
 
 def _least_chernoff(total: Parts, epsilon: float, gaps: list[float]) -> float:
@@ -191,9 +192,9 @@ def _side_epsilon(side: Side, delta: float) -> Bounds:
         return known
     with suppress(OutOfReachError):  # what is known must do
         known = _epsilon_by_lines(side, delta, known)
-    if known.relative_width > WIDE:
+    if known.relative_width > WIDE_EPSILON:
         with suppress(OutOfReachError):  # what is known must do
-            atoms = _few_atoms(side)
+            atoms = _few_atoms(side, MAX_OUTCOMES_EPSILON)
 
             def delta_at(epsilon: float) -> Bounds:
                 return _add(delta_over_outcomes(atoms, side.gaussian, epsilon, side.direction), revealed)
@@ -272,7 +273,8 @@ def _invert(delta_at: Callable[[float], Bounds], side: Side, delta: float, start
     def at(epsilon: float) -> Bounds:
         return revealed if epsilon >= largest else delta_at(epsilon)
 
-    return invert_delta(at, delta, min(max(start, 0.0), largest), slope)
+    found = invert_delta(at, delta, min(max(start, 0.0), largest), slope)
+    return Bounds(min(found.lower, largest), min(found.upper, largest))
 
 
 def _add(first: Bounds, second: Bounds) -> Bounds:

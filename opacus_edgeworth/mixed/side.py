@@ -117,7 +117,7 @@ class Side:
         pairs = zip(self.gaussian.noise_multiplier.tolist(), self.gaussian.sample_rate.tolist(), strict=True)
         lower = [single_step_delta(s, q, epsilon, self.direction).lower for s, q in pairs]
         lower += [_single_delta(mechanism, epsilon, self.direction).lower for mechanism, _ in self.others]
-        if self.gaussian.gaussian > 0.0:
+        if 1e-200 < self.gaussian.gaussian < 1e200:
             lower.append(exact_delta(self.gaussian.select(np.zeros(0, dtype=np.intp)), epsilon, self.direction).lower)
         return max(lower, default=0.0)
 
