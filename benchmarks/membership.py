@@ -124,10 +124,10 @@ def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[f
 def tpr_allowed(history: Iterable[Any], fprs: Reals) -> Reals:
     """Return a proved upper bound on the true positive rate of every membership test, at each false positive rate.
 
-    Whatever is (epsilon, delta)-private obeys TPR <= e^epsilon FPR + delta and 1 - FPR <= e^epsilon (1 - TPR) + delta
-    (J. Dong, A. Roth, W. Su 2019, proposition 2.5, https://arxiv.org/abs/1905.02383; the history is so for every
-    epsilon with the curve's delta). The smallest right side over a grid of epsilons is concave in FPR, and so a bound
-    on the rates of many examples together as well.
+    The definition of (epsilon, delta)-privacy, for the event that the test says "member", gives TPR <= e^epsilon FPR +
+    delta; for the event that it does not, with both data sets exchanged, 1 - FPR <= e^epsilon (1 - TPR) + delta. With
+    the curve's delta they hold for every epsilon, so the smallest right side over a grid of them is a bound. It is
+    concave in FPR, and so a bound on the mean rates of many examples as well.
     """
     curve = PrivacyCurve(history)
     epsilons = np.linspace(0.0, curve.epsilon(SMALLEST_DELTA).upper, GRID_POINTS)[:, None]

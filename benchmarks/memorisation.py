@@ -46,6 +46,7 @@ from opacus_edgeworth.finetune.randomness import make_randomness
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
 FEWEST_MODELS = 32
+PHYSICAL_BATCH_SIZE = 64  # it changes nothing but memory and rounding
 PRIVATE = {"epsilon 8": 8.0, "epsilon 3": 3.0}
 
 
@@ -155,7 +156,9 @@ def settings(experiment: Experiment, folder: Path) -> FinetuneSettings:
         max_grad_norm=experiment.max_grad_norm,
         method="head",
         pooling="mean",
+        pooling_layers=3,
         learning_rate=experiment.learning_rate,
+        head_learning_rate=experiment.learning_rate,
         cache_dir=folder / "features",
         progress=False,
     )
@@ -199,6 +202,7 @@ def train_privately(
                 plan=plan,
                 settings=options,
                 mode=bench.prepared.mode,
+                physical_batch_size=PHYSICAL_BATCH_SIZE,
                 device=CPU,
                 mixed_precision=False,
                 randomness=make_randomness(seed, CPU),

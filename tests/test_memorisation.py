@@ -71,7 +71,7 @@ def test_clopper_pearson_of_ten(hits, low, high):
 @pytest.mark.parametrize("noise_multiplier", [0.5, 1.0, 3.0])
 def test_the_bound_is_that_of_a_gaussian_where_it_is_one(noise_multiplier):
     fprs = np.geomspace(1e-5, 0.999, 60)
-    exact = stats.norm.cdf(stats.norm.ppf(fprs) + 1.0 / noise_multiplier)  # Dong, Roth & Su 2019, equation 6
+    exact = stats.norm.cdf(stats.norm.ppf(fprs) + 1.0 / noise_multiplier)  # Neyman & Pearson
     bound = membership.tpr_allowed([(noise_multiplier, 1.0, 1)], fprs)
     assert (bound >= exact).all()
     assert (bound <= exact * (1.0 + 2e-3)).all()

@@ -20,7 +20,7 @@ def test_outputs_are_kept(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_clean(path, monkeypatch):
-    monkeypatch.setenv("NOTEBOOK_QUICK", "1")  # fewer seeds, the same kinds of output
+    monkeypatch.setenv("NOTEBOOK_QUICK", "1")  # fewer steps and seeds, the same kinds of output
     notebook = nbformat.read(path, as_version=4)
     kept = [[_kind(output) for output in cell.get("outputs", [])] for cell in notebook.cells]
     resources = {"metadata": {"path": path.parent}}
