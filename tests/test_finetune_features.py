@@ -15,7 +15,10 @@ FP32 = {"rtol": 1e-4, "atol": 1e-5}  # each state is rounded to 6e-8; steps of A
 
 
 def run(family: str, data: Any = None, **settings: Any):
-    options: dict[str, Any] = {"target_epsilon": 8.0, "epochs": 2, "batch_size": 40, "seed": 0, "progress": False}
+    options: dict[str, Any] = {
+        "target_epsilon": 8.0, "epochs": 2, "batch_size": 40, "seed": 0, "progress": False,
+        "method": "lora", "pooling": "model", "head_learning_rate": None,
+    }  # fmt: skip
     words = tiny.tokenizer(types=family != "distilbert")
     return finetune(tiny.model(family), DATA if data is None else data, tokenizer=words, **options | settings)
 

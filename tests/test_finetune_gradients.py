@@ -99,6 +99,7 @@ def steps(model: nn.Module, inputs: Values, mode: Mode, *, rate: float, noise: f
             plan=plan,
             settings=settings,
             mode=mode,
+            physical_batch_size=settings.physical_batch_size or 64,
             device=CPU,
             mixed_precision=False,
             randomness=make_randomness(0, CPU),

@@ -16,7 +16,10 @@ import opacus_edgeworth as ew
 from opacus_edgeworth.finetune import finetune, load_classifier
 
 TEXTS = {"train": tiny.texts(120), "validation": tiny.texts(40, seed=1)}
-QUICK: dict[str, Any] = {"target_epsilon": 8.0, "epochs": 1, "batch_size": 40, "seed": 0, "progress": False}
+QUICK: dict[str, Any] = {
+    "target_epsilon": 8.0, "epochs": 1, "batch_size": 40, "seed": 0, "progress": False,
+    "method": "lora", "pooling": "model", "head_learning_rate": None,
+}  # fmt: skip
 
 
 def run(model: Any = None, data: Any = None, **settings: Any):

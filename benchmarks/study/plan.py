@@ -100,15 +100,15 @@ def make_plan(seeds: int = SEEDS) -> list[Run]:
         for seed in range(seeds)
     ]
     runs += [
+        _run("recipe", label, task, 8.0, "edgeworth", seed, change)
+        for seed in range(3)
+        for label, change in CANDIDATES.items()
+        for task in DOMAINS
+    ]
+    runs += [
         Run("confirm", "plain", task, 8.0, "rdp", seed, tuple(sorted(PLAIN.items())))
         for task in ("tweets", "editorials", "amazon", "movies")
         for seed in range(seeds)
-    ]
-    runs += [
-        _run("recipe", label, task, 8.0, "edgeworth", seed, change)
-        for label, change in CANDIDATES.items()
-        for task in DOMAINS
-        for seed in range(3)
     ]
     # the slow ones last
     return sorted(runs, key=lambda run: (run.task == PAIRS, run.section == "confirm" and run.task == "movies"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from study.plan import ACCOUNTANTS, CANDIDATES, TIGHT
+from study.plan import ACCOUNTANTS, CANDIDATES, TIGHT, make_plan
 from study.statistics import Mean, mean_of, paired, seeds_to_see
 from study.tasks import DOMAINS, PAIRS
 
@@ -41,8 +41,9 @@ def write_report(results: Results, output: Path) -> None:
     table = Table(results)
     parts = [
         "# Accountants and recipes on real tasks\n",
-        f"`make study`; {len(results)} runs, each a line of `study.jsonl`. Test accuracy in percent, mean over seeds"
-        " with its 95 % confidence interval (Student's t over seeds: training noise, not the choice of examples).\n",
+        f"`make study`; {len(results)} of {len(make_plan())} runs, each a line of `study.jsonl`. Test accuracy in"
+        " percent, mean over seeds with its 95 % confidence interval (Student's t over seeds: training noise, not"
+        " the choice of examples).\n",
         _swap(table),
         _tight(table),
         _recipes(table),

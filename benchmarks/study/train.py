@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import nn
 
 from opacus_edgeworth.finetune import TaskData, finetune
 from opacus_edgeworth.finetune.architecture import upper_part
+from opacus_edgeworth.finetune.budget import calibrated_noise
 from opacus_edgeworth.finetune.evaluation import metrics, predict
 from opacus_edgeworth.finetune.features import cached_rows
 from opacus_edgeworth.finetune.gradients import trainable
@@ -36,12 +39,12 @@ def train(run: Run, folder: Path) -> dict[str, Any]:
     if run.epsilon is None:
         result = _without_privacy(run.seed, task, folder, settings)
     else:
+        batches = math.ceil(len(task.train) / settings["batch_size"])
         tuned = finetune(
             folder / "model",
             task,
-            target_epsilon=run.epsilon,
+            noise_multiplier=_noise(run.accountant, run.epsilon, batches, settings["epochs"]),
             target_delta=DELTA,
-            accountant=run.accountant,
             seed=run.seed,
             progress=False,
             **settings,
@@ -54,6 +57,13 @@ def train(run: Run, folder: Path) -> dict[str, Any]:
             "epsilon_upper": tuned.epsilon.upper,
         } | {name: values["accuracy"] for name, values in tuned.metrics.items()}
     return result | {"seconds": round(time.perf_counter() - started, 2)}
+
+
+@cache
+def _noise(accountant: Any, epsilon: float, batches: int, epochs: int) -> float:
+    """Return the noise multiplier that an accountant asks for: the same for every seed, and PRV takes its time."""
+    settings = make_settings(target_epsilon=epsilon, accountant=accountant)
+    return calibrated_noise(settings, DELTA, 1.0 / batches, epochs * batches)
 
 
 def _without_privacy(seed: int, task: TaskData, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
