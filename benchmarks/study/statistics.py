@@ -31,7 +31,7 @@ class Mean:
 
     def percent(self) -> str:
         """As a share, with its interval."""
-        return f"{100.0 * self.value:.2f} ± {100.0 * self.half:.2f}"
+        return f"{100.0 * self.value:.2f}" + (f" ± {100.0 * self.half:.2f}" if self.count > 1 else "")
 
     def points(self) -> str:
         """As a difference in percentage points, with its interval."""

@@ -28,8 +28,8 @@ NOT_COMPARED = ("checkpoint_every", "progress", "cache_dir", "feature_cache_gib"
 class FinetuneSettings:
     """The settings of a run.
 
-    The defaults (a linear head on frozen layers) are the recipe that did best on validation examples of four tasks with
-    a six-layer model (`make study`, benchmarks/results/study.md). Where there is much data, try other methods.
+    The defaults (a linear head on frozen layers) are the recipe that `make study` is about, on four tasks with a
+    six-layer model (benchmarks/results/study.md). Where there is much data, try other methods.
 
     Args:
       target_epsilon: privacy budget, > 0; the noise is calibrated to it, or the run ends at it if noise_multiplier is
