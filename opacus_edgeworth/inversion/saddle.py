@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.grid import Grid, make_grid
 from opacus_edgeworth.inversion.law import Law, barrier_for, law_for_tilt, softness
 from opacus_edgeworth.inversion.quadrature import tilted_mass
+
+Moments: TypeAlias = Callable[[float], tuple[float, float, float]]
+"""G, G' and G'' at a point c."""
 
 LARGEST_LOG_TILT = 30.0
 SOFT_SHARE = 0.35
@@ -79,17 +83,30 @@ def fitting_law(law: Law, tilt: float) -> Law:
 
 def saddle_for_epsilon(grid: Grid, epsilon: float, direction: Direction) -> float:
     """Return about the c > 1 that minimises G(c) + (1 - c) epsilon - log(c (c - 1))."""
+    return saddle_of_delta(lambda c: moments(grid, c, direction), epsilon, first_log_tilt(_rough_variance(grid.steps)))
+
+
+def saddle_for_delta(grid: Grid, delta: float, direction: Direction) -> tuple[float, float]:
+    """Return about the c > 1 at which the Chernoff bound on epsilon at `delta` is least, and that bound."""
+    return saddle_of_epsilon(lambda c: moments(grid, c, direction), delta, first_log_tilt(_rough_variance(grid.steps)))
+
+
+def saddle_of_delta(moments_at: Moments, epsilon: float, first: float) -> float:
+    """Return about the c > 1 that minimises G(c) + (1 - c) epsilon - log(c (c - 1)).
+
+    `moments_at` gives G, G' and G''; the search for log(c - 1) begins at `first`.
+    """
 
     def rising(d: float) -> tuple[float, float, float]:
-        _, slope, curvature = moments(grid, 1.0 + d, direction)
+        _, slope, curvature = moments_at(1.0 + d)
         value = slope - epsilon - 1.0 / (1.0 + d) - 1.0 / d
         curvature += 1.0 / (1.0 + d) ** 2 + 1.0 / d**2
         return value, d * curvature, d * math.sqrt(curvature)
 
-    return 1.0 + math.exp(increasing_root(rising, _first_log_tilt(grid.steps)))
+    return 1.0 + math.exp(_increasing_root(rising, first))
 
 
-def saddle_for_delta(grid: Grid, delta: float, direction: Direction) -> tuple[float, float]:
+def saddle_of_epsilon(moments_at: Moments, delta: float, first: float) -> tuple[float, float]:
     """Return about the c > 1 at which the Chernoff bound on epsilon at `delta` is least, and that bound.
 
     delta(e) <= kappa(c) e^{G(c) - (c - 1) e}, kappa(c) = (c - 1)^{c - 1} / c^c (Canonne, Kamath & Steinke 2020,
@@ -99,13 +116,13 @@ def saddle_for_delta(grid: Grid, delta: float, direction: Direction) -> tuple[fl
     log_delta = math.log(delta)
 
     def rising(d: float) -> tuple[float, float, float]:
-        value, slope, curvature = moments(grid, 1.0 + d, direction)
+        value, slope, curvature = moments_at(1.0 + d)
         gap = d * (slope + math.log(d) - math.log1p(d)) - (value + log_kappa(1.0 + d) - log_delta)
         derivative = d * curvature + 1.0 / (1.0 + d)
         return gap, d * derivative, math.sqrt(d * derivative)
 
-    d = math.exp(increasing_root(rising, _first_log_tilt(grid.steps)))
-    value, _, _ = moments(grid, 1.0 + d, direction)
+    d = math.exp(_increasing_root(rising, first))
+    value, _, _ = moments_at(1.0 + d)
     return 1.0 + d, (value + log_kappa(1.0 + d) - log_delta) / d
 
 
@@ -125,13 +142,13 @@ def saddle_in_strip(grid: Grid, epsilon: float, direction: Direction) -> float:
         width = c * (1.0 - c)
         return value, width * curvature, width * math.sqrt(curvature)
 
-    odds = math.exp(increasing_root(rising, 0.0))
+    odds = math.exp(_increasing_root(rising, 0.0))
     return odds / (1.0 + odds)
 
 
-def _first_log_tilt(steps: Composition) -> float:
-    """Return log(c - 1) of a Gaussian with the rough variance."""
-    return math.log(4.0 / math.sqrt(_rough_variance(steps)))
+def first_log_tilt(variance: float) -> float:
+    """Return log(c - 1) of a Gaussian with about this variance: where a search may begin."""
+    return math.log(4.0 / math.sqrt(min(max(variance, 1e-20), 1e4)))
 
 
 def _rough_variance(steps: Composition) -> float:
@@ -141,7 +158,7 @@ def _rough_variance(steps: Composition) -> float:
     return min(max(variance, 1e-20), 1e4)
 
 
-def increasing_root(rising: Callable[[float], tuple[float, float, float]], start: float) -> float:
+def _increasing_root(rising: Callable[[float], tuple[float, float, float]], start: float) -> float:
     """Return about the root in log x of an increasing function.
 
     `rising` gives the function, its derivative in log x, and the scale of log x in units of the integrand's width:

@@ -28,7 +28,7 @@ from opacus_edgeworth._types import ComplexArray, FloatArray
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.line import TARGET, Line, last_node, log_chernoff, node_distance
-from opacus_edgeworth.inversion.saddle import increasing_root, log_kappa
+from opacus_edgeworth.inversion.saddle import first_log_tilt, log_kappa, saddle_of_delta, saddle_of_epsilon
 from opacus_edgeworth.mechanisms import ULP
 from opacus_edgeworth.mixed.part import Part, TiltedPart, Upper
 
@@ -71,52 +71,39 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class SmoothedLine:
-    """Two lines with common nodes: of the smoothed delta, and of that less what it exceeds the true one by at most.
+    """Two lines with common nodes.
 
     Args:
-      above, below: the lines.
-      is_exact: whether nothing had to be smoothed.
+      above: of the smoothed delta.
+      below: of that less what it exceeds the true one by at most; `above` itself where nothing had to be smoothed, None
+        where that is too much to be of use.
     """
 
     above: Line
-    below: Line
-    is_exact: bool
+    below: Line | None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing had to be smoothed."""
+        return self.below is self.above
 
     def delta(self, epsilon: float) -> Bounds:
         """Return bounds on delta, that of finite losses alone, at any real epsilon."""
-        upper = self.above.delta(epsilon).upper
-        return Bounds(min(self.below.delta(epsilon).lower, upper), upper)
+        above = self.above.delta(epsilon)
+        if self.is_exact:
+            return above
+        lower = 0.0 if self.below is None else min(self.below.delta(epsilon).lower, above.upper)
+        return Bounds(lower, above.upper)
 
 
 def saddle_for_epsilon(total: Parts, epsilon: float) -> float:
-    """Return about the c > 1 that minimises G(c) + (1 - c) epsilon - log(c (c - 1))."""
-
-    def rising(d: float) -> tuple[float, float, float]:
-        _, slope, curvature = total.moments(1.0 + d)
-        value = slope - epsilon - 1.0 / (1.0 + d) - 1.0 / d
-        curvature += 1.0 / (1.0 + d) ** 2 + 1.0 / d**2
-        return value, d * curvature, d * math.sqrt(curvature)
-
-    return 1.0 + math.exp(increasing_root(rising, _first_log_tilt(total)))
+    """Return about the c > 1 at which a line for delta near epsilon is best."""
+    return saddle_of_delta(total.moments, epsilon, first_log_tilt(total.moments(1.0)[2]))
 
 
 def saddle_for_delta(total: Parts, delta: float) -> tuple[float, float]:
     """Return about the c > 1 at which the Chernoff bound on epsilon at `delta` is least, and that bound."""
-    log_delta = math.log(delta)
-
-    def rising(d: float) -> tuple[float, float, float]:
-        value, slope, curvature = total.moments(1.0 + d)
-        gap = d * (slope + math.log(d) - math.log1p(d)) - (value + log_kappa(1.0 + d) - log_delta)
-        derivative = d * curvature + 1.0 / (1.0 + d)
-        return gap, d * derivative, math.sqrt(d * derivative)
-
-    d = math.exp(increasing_root(rising, _first_log_tilt(total)))
-    return 1.0 + d, (total.moments(1.0 + d)[0] + log_kappa(1.0 + d) - log_delta) / d
-
-
-def _first_log_tilt(total: Parts) -> float:
-    """Return log(c - 1) of a Gaussian with the variance under A."""
-    return math.log(4.0 / math.sqrt(min(max(total.moments(1.0)[2], 1e-20), 1e4)))
+    return saddle_of_epsilon(total.moments, delta, first_log_tilt(total.moments(1.0)[2]))
 
 
 def chernoff_delta(total: Parts, epsilon: float, c: float) -> float:
@@ -181,11 +168,10 @@ def make_line(total: Parts, c: float, epsilon: float, most_nodes: int) -> Smooth
         extra = 2.0 * max(TARGET + 1.0 + log_beyond(last) + math.log(kernel / last), 1.0) / last**2
     chernoff = tuple((other, bound + 0.5 * extra * other * (other - 1.0) * 1.000001) for other, bound in chernoff)
     count = math.ceil(last / step) + 1
-    lines = _lines(tilted, total.gaussian, extra, (c, gap), (step, count), chernoff, log_beyond)
-    return SmoothedLine(*lines, is_exact=extra == 0.0)
+    return _smoothed_line(tilted, total.gaussian, extra, (c, gap), (step, count), chernoff, log_beyond)
 
 
-def _lines(
+def _smoothed_line(
     tilted: list[TiltedPart],
     gaussian: float,
     extra: float,
@@ -193,55 +179,44 @@ def _lines(
     nodes: tuple[float, int],
     chernoff: tuple[tuple[float, float], ...],
     log_beyond: Callable[[float], float],
-) -> list[Line]:
+) -> SmoothedLine:
     """Return the line of the smoothed delta, and that of its lower bound."""
     (c, gap), (step, count) = contour, nodes
     y = step * np.arange(count)
     variance = gaussian + extra
     cf, error = _log_cf(tilted, variance, c, step, count)
+    wrong = error + 4.0 * ULP * (np.abs(cf) + 4.0)
+    if not float(wrong.max()) < 50.0:
+        raise OutOfReachError("rounding drowns the line")
+    factor, wrong, kernel = np.exp(cf), np.expm1(wrong), 1.0 / ((c + 1j * y) * (gap + 1j * y))
     log_peak = math.fsum(part.log_peak for part in tilted) + 0.5 * variance * c * gap
     size = math.fsum(abs(part.log_peak) for part in tilted) + 0.5 * variance * c * gap
     log_peak_error = math.fsum(part.log_peak_error for part in tilted) + ULP * (len(tilted) + 16.0) * size
     left_out = log_beyond(float(y[-1])) - 0.5 * extra * float(y[-1]) ** 2 * (1.0 - 1e-9)
     lost = sum(part.lost for part in tilted)
     log_lost_share = max((part.log_lost_share for part in tilted), default=-math.inf)  # only one part loses anything
-    share = math.exp(min(0.125 * extra, 600.0)) * (1.0 + 8.0 * ULP)
-    lines = []
-    for constant in (0.0, extra * share):
-        amplitude = np.exp(cf) * (1.0 / ((c + 1j * y) * (gap + 1j * y)) - constant)
+
+    def line(constant: float, log_beyond: float) -> Line:
+        """Return the line with the kernel less a constant."""
+        amplitude = factor * (kernel - constant)
         amplitude[0] *= 0.5
         modulus = np.abs(amplitude)
         # of the kernel, too: its two terms may cancel
-        rounding = 8.0 * ULP * np.abs(np.exp(cf)) * constant
-        wrong = error + 4.0 * ULP * (np.abs(cf) + 4.0)
-        if not float(wrong.max()) < 50.0:
-            raise OutOfReachError("rounding drowns the line")
-        total_error = float(modulus @ np.expm1(wrong) + rounding.sum())
+        total_error = float(modulus @ wrong + (8.0 * ULP * constant * np.abs(factor)).sum())
         # most nodes of a long line hardly count: they are left out, and added to the error
         kept = modulus > NEGLIGIBLE * modulus.max()
         kept[-1] = True
         total_error += float(modulus[~kept].sum()) * (1.0 + 1e-9)
-        amplitude, modulus, nodes_kept = amplitude[kept], modulus[kept], y[kept]
-        lines.append(
-            Line(
-                c,
-                gap,
-                step,
-                nodes_kept,
-                amplitude,
-                total_error,
-                float(modulus.sum()),
-                float(modulus @ nodes_kept),
-                log_peak,
-                log_peak_error,
-                left_out + (math.log1p(share) if constant > 0.0 else 0.0),
-                chernoff,
-                lost,
-                log_lost_share,
-                0.0,
-            )
-        )
-    return lines
+        amplitude, modulus, y_kept = amplitude[kept], modulus[kept], y[kept]
+        moduli = float(modulus.sum()), float(modulus @ y_kept)
+        on_line = c, gap, step, y_kept, amplitude, total_error, *moduli
+        return Line(*on_line, log_peak, log_peak_error, log_beyond, chernoff, lost, log_lost_share, 0.0)
+
+    above = line(0.0, left_out)
+    if extra == 0.0 or 0.125 * extra > 600.0:
+        return SmoothedLine(above, above if extra == 0.0 else None)
+    share = math.exp(0.125 * extra) * (1.0 + 8.0 * ULP)
+    return SmoothedLine(above, line(extra * share, left_out + math.log1p(share)))
 
 
 def _log_cf(

@@ -92,7 +92,7 @@ def _side_delta(side: Side, epsilon: float, enough: float) -> Bounds:
     if side.is_discrete:
         with suppress(OutOfReachError):  # a line follows
             return _add(side.atoms().delta(epsilon), revealed)
-    known = Bounds(_lower_delta(side, epsilon), 1.0)
+    known = Bounds(_lower_delta(side, _atoms_alone(side), epsilon), 1.0)
     if not side.gaussian.gaussian < LARGEST_VARIANCE:
         return known
     with suppress(OutOfReachError):  # what is known must do
@@ -112,13 +112,20 @@ def _side_delta(side: Side, epsilon: float, enough: float) -> Bounds:
     return known
 
 
-def _lower_delta(side: Side, epsilon: float) -> float:
-    """Return a lower bound on one direction's delta: of single steps, or of outcomes that are all atoms."""
-    lower = side.lower_bound(epsilon)
+def _atoms_alone(side: Side) -> Atoms | None:
+    """Return the outcomes in which every step's loss is an atom, if there are any, and not too many."""
     with suppress(OutOfReachError):  # single steps must do
         atoms = side.atoms_alone()
         if atoms is not None and atoms.loss.size > 0:
-            lower = max(lower, _add(atoms.delta(epsilon), side.revealed()).lower)
+            return atoms
+    return None
+
+
+def _lower_delta(side: Side, atoms: Atoms | None, epsilon: float) -> float:
+    """Return a lower bound on one direction's delta: of single steps, or of outcomes that are all atoms."""
+    lower = side.lower_bound(epsilon)
+    if atoms is not None:
+        lower = max(lower, _add(atoms.delta(epsilon), side.revealed()).lower)
     return min(lower, 1.0)
 
 
@@ -206,12 +213,12 @@ def _side_epsilon(side: Side, delta: float) -> Bounds:
 
 def _lower_epsilon(side: Side, delta: float, most: float) -> float:
     """Return an epsilon up to `most` at which the lower bound on delta is still `delta`, or 0."""
-    low, high = 0.0, min(most, LARGEST_EPSILON)
-    if _lower_delta(side, low) < delta:
+    low, high, atoms = 0.0, min(most, LARGEST_EPSILON), _atoms_alone(side)
+    if _lower_delta(side, atoms, low) < delta:
         return 0.0
     for _ in range(60):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if _lower_delta(side, middle) >= delta else (low, middle)
+        low, high = (middle, high) if _lower_delta(side, atoms, middle) >= delta else (low, middle)
     return low
 
 

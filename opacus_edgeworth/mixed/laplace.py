@@ -21,7 +21,7 @@ from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.inversion.characteristic import Logs, log_factor
 from opacus_edgeworth.inversion.grid import expm1_minus
 from opacus_edgeworth.mechanisms import ULP
-from opacus_edgeworth.mixed.part import Upper
+from opacus_edgeworth.mixed.part import Upper, WholeLaw
 
 ABSCISSAS, WEIGHTS = np.polynomial.legendre.leggauss(48)
 LARGE = 20.0
@@ -68,7 +68,7 @@ class LaplacePart:
 
 
 @dataclass(frozen=True, slots=True)
-class TiltedLaplace:
+class TiltedLaplace(WholeLaw):
     """Laplace steps under the tilt c."""
 
     rate: float
@@ -76,16 +76,6 @@ class TiltedLaplace:
     c: float
     log_peak: float
     log_peak_error: float
-
-    @property
-    def lost(self) -> float:
-        """Nothing: the law is whole."""
-        return 0.0
-
-    @property
-    def log_lost_share(self) -> float:
-        """Of nothing."""
-        return -math.inf
 
     def upper(self, c: float) -> float:
         """See `TiltedPart`."""

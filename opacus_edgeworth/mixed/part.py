@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 from opacus_edgeworth._types import ComplexArray, FloatArray
@@ -52,6 +53,22 @@ class TiltedPart(Protocol):
           OutOfReachError: that would take too long.
         """
         ...
+
+
+class WholeLaw:
+    """What steps say whose law is not cut off."""
+
+    __slots__ = ()
+
+    @property
+    def lost(self) -> float:
+        """Nothing."""
+        return 0.0
+
+    @property
+    def log_lost_share(self) -> float:
+        """Of nothing."""
+        return -math.inf
 
 
 class Part(Protocol):

@@ -22,7 +22,7 @@ from opacus_edgeworth.inversion.quadrature import log_error
 from opacus_edgeworth.mechanisms import ULP
 from opacus_edgeworth.mixed.law import LossLaw
 from opacus_edgeworth.mixed.panels import Panels, log_end_densities, make_panels
-from opacus_edgeworth.mixed.part import Upper
+from opacus_edgeworth.mixed.part import Upper, WholeLaw
 
 MODERATE = 30.0
 """Up to this |t l| the analytic differences are used."""
@@ -59,7 +59,7 @@ class PointsPart:
 
 
 @dataclass(frozen=True, slots=True)
-class TiltedPoints:
+class TiltedPoints(WholeLaw):
     """Points under the tilt t; (1, 1, ...) arrays are as `characteristic.Tilted` has them.
 
     Args:
@@ -90,16 +90,6 @@ class TiltedPoints:
     def plain(self) -> bool:
         """See `Tilted`."""
         return False
-
-    @property
-    def lost(self) -> float:
-        """Nothing: these laws are whole."""
-        return 0.0
-
-    @property
-    def log_lost_share(self) -> float:
-        """Of nothing."""
-        return -math.inf
 
     @property
     def log_peak(self) -> float:
