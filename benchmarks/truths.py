@@ -27,6 +27,7 @@ from tqdm import tqdm
 import opacus_edgeworth as ew
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # the oracle belongs to the tests
+import json_lines
 import oracle  # pyright: ignore[reportMissingImports]
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -126,14 +127,7 @@ def path_of(seed: int) -> Path:
 
 def read(path: Path) -> dict[int, Truth]:
     """Return the truths in a file by index; a line cut short by an interruption is dropped."""
-    truths: dict[int, Truth] = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            truth = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        truths[truth["index"]] = truth
-    return truths
+    return json_lines.read(path, "index")
 
 
 def write(path: Path, truths: dict[int, Truth]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from opacus_edgeworth._types import FloatArray, IntArray
 from opacus_edgeworth._validate import as_steps
+from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.errors import InvalidParameterError
 from opacus_edgeworth.mechanisms import (
     ULP,
@@ -66,6 +67,14 @@ class Composition:
             sample_rate=self.sample_rate[where],
             steps=self.steps[where],
         )
+
+    def noiseless_delta(self) -> Bounds:
+        """Return bounds on delta if some steps have no noise: the example is seen as soon as one samples it."""
+        return Bounds(-math.expm1(self.log_hidden) * (1.0 - 1e-12), 1.0)
+
+    def noiseless_epsilon(self, delta: float) -> Bounds:
+        """Return bounds on epsilon at delta if some steps have no noise."""
+        return Bounds(math.inf if delta < self.noiseless_delta().lower else 0.0, math.inf)
 
     def add_direction_limit(self) -> float:
         """Return a lower end of the epsilon at and above which delta is exactly 0 in the add direction.

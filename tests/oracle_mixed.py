@@ -7,7 +7,7 @@ kinks, so that Arb's adaptive integration encloses it. Nothing of it is a contou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise, product
 from math import comb, factorial
 
@@ -47,14 +47,19 @@ def discrete_atoms(p: list[float], q: list[float]) -> Atoms:
     return [((x / y).log(), x) for x, y in zip(a, b, strict=True) if x > 0 and y > 0]
 
 
-def atoms_delta(parts: list[Atoms], epsilon: float) -> arb:
-    """Return delta of a few steps, finite losses alone, by listing all outcomes."""
-    total, e = arb(0), real(epsilon)
+def outcomes(parts: list[Atoms]) -> Iterator[tuple[arb, arb]]:
+    """Yield the sum of the losses and the probability, under A, of every outcome of a few steps."""
     for outcome in product(*parts):
-        loss = sum((loss for loss, _ in outcome), arb(0))
         mass = arb(1)
         for _, share in outcome:
             mass *= share
+        yield sum((loss for loss, _ in outcome), arb(0)), mass
+
+
+def atoms_delta(parts: list[Atoms], epsilon: float) -> arb:
+    """Return delta of a few steps, finite losses alone, by listing all outcomes."""
+    total, e = arb(0), real(epsilon)
+    for loss, mass in outcomes(parts):
         if loss > e:
             total += mass * (1 - (e - loss).exp())
         else:
@@ -77,11 +82,7 @@ def binary_responses_delta(response: float, steps: int, epsilon: float) -> arb:
 def conditioned(parts: list[Atoms], curve: Curve, epsilon: float) -> arb:
     """Return delta of steps with atoms and of others whose curve is known."""
     total, e = arb(0), real(epsilon)
-    for outcome in product(*parts):
-        loss = sum((loss for loss, _ in outcome), arb(0))
-        mass = arb(1)
-        for _, share in outcome:
-            mass *= share
+    for loss, mass in outcomes(parts):
         total += mass * curve(acb(e - loss), False).real
     return total
 

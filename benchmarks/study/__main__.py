@@ -16,8 +16,8 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
+import json_lines
 from tqdm import tqdm
 
 from study.fetch import ROOT, fetch
@@ -40,28 +40,15 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "study.jsonl"
-    done = read_results(path)
+    done = json_lines.read(path, "key")
     if not options.report_only:
         fetch(options.data)
         missing = [
             run for run in make_plan() if run.key not in done and (options.only is None or run.section in options.only)
         ]
         _run_all(missing, options.data, path, options.processes)
-    write_report(read_results(path), options.output)
+    write_report(json_lines.read(path, "key"), options.output)
     print(f"The whole report: {options.output / 'study.md'}")
-
-
-def read_results(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the results so far, by the keys of their runs; a line cut short by a stop is run again."""
-    results: dict[str, dict[str, Any]] = {}
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            results[record["key"]] = record
-    return results
 
 
 def _run_all(runs: list[Run], folder: Path, path: Path, processes: int) -> None:

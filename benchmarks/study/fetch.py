@@ -14,11 +14,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+__all__ = ["PAIRS_FILE", "ROOT", "SPLIT_SEED", "fetch", "read_snippets", "split_rows"]
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))  # a folder of programs, not a package
 
 from fetch_demo_data import FILES, PinnedFile  # noqa: E402 - from there
 from fetch_demo_data import fetch as fetch_files  # noqa: E402
+from movie_reviews import SPLIT_SEED, read_snippets, split_rows  # noqa: E402
 
 REQUIREMENTS = Path(__file__).with_name("requirements-study.txt")
 PAIRS_FILE = "privacy_policy_questions.jsonl"

@@ -14,10 +14,7 @@ from pathlib import Path
 import torch
 
 from opacus_edgeworth.finetune import TaskData, load_data
-from study.fetch import PAIRS_FILE
-
-SPLIT_SEED = 2014
-MIN_ABSOLUTE_RATING = 0.5
+from study.fetch import PAIRS_FILE, SPLIT_SEED, read_snippets, split_rows
 
 
 @dataclass(frozen=True)
@@ -48,21 +45,9 @@ PAIRS = "policies"
 def rated_rows(path: Path) -> list[tuple[str, str]]:
     """Return (text, label) of the texts rated clearly enough, each once; a damaged line is an error."""
     rows: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        fields = line.rstrip("\r").split("\t")
-        if len(fields) != 3:
-            raise ValueError(f"{path}, line {number}: expected id, rating and text, tab-separated")
-        rating = float(fields[1])
-        if abs(rating) > MIN_ABSOLUTE_RATING:
-            rows.setdefault(fields[2], "positive" if rating > 0.0 else "negative")
+    for snippet in read_snippets(path):
+        rows.setdefault(snippet.text, "positive" if snippet.rating > 0.0 else "negative")
     return list(rows.items())
-
-
-def _shuffled(count: int) -> list[int]:
-    """Return 0 ... count - 1 in the fixed random order."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED)).tolist()
 
 
 @cache
@@ -72,17 +57,15 @@ def load_task(name: str, folder: Path) -> TaskData:
         return _pairs(folder / PAIRS_FILE)
     domain = DOMAINS[name]
     rows = rated_rows(folder / domain.file)
-    order = _shuffled(len(rows))
-    ends = (domain.test, domain.test + domain.validation)
-    parts = {"test": order[: ends[0]], "validation": order[ends[0] : ends[1]], "train": order[ends[1] :]}
-    return load_data({part: [rows[row] for row in parts[part]] for part in ("train", "validation", "test")})
+    split = split_rows(len(rows), test_size=domain.test, validation_size=domain.validation)
+    return load_data({part: [rows[row] for row in numbers.tolist()] for part, numbers in split._asdict().items()})
 
 
 def _pairs(path: Path) -> TaskData:
     """Return the pairs; a question is in one split only, since its clauses are alike."""
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     questions = sorted({record["question"] for record in records})
-    order = _shuffled(len(questions))
+    order = torch.randperm(len(questions), generator=torch.Generator().manual_seed(SPLIT_SEED)).tolist()
     part_of = {questions[index]: place / len(questions) for place, index in enumerate(order)}
     parts: dict[str, list[tuple[str, str, str]]] = {"train": [], "validation": [], "test": []}
     for record in records:

@@ -59,8 +59,8 @@ def history_delta(steps: Composition, epsilon: float) -> Bounds:
     """Return bounds on delta at epsilon in [0, inf]; the larger of the two directions."""
     if steps.is_empty:
         return Bounds(0.0, 0.0)
-    if steps.log_hidden < 0.0:  # without noise the example is seen as soon as it is sampled
-        return Bounds(-math.expm1(steps.log_hidden) * (1.0 - 1e-12), 1.0)
+    if steps.log_hidden < 0.0:
+        return steps.noiseless_delta()
     if math.isinf(epsilon):
         return Bounds(0.0, 0.0)
     grid, known = grid_or_none(steps), Bounds(0.0, 1.0)
@@ -89,8 +89,7 @@ def history_epsilon_and_table(steps: Composition, delta: float, keep: list[Table
     if steps.is_empty or delta == 1.0:
         return Bounds(0.0, 0.0)
     if steps.log_hidden < 0.0:
-        revealed = -math.expm1(steps.log_hidden) * (1.0 - 1e-12)
-        return Bounds(math.inf if delta < revealed else 0.0, math.inf)
+        return steps.noiseless_epsilon(delta)
     if delta == 0.0:
         return Bounds(math.inf, math.inf)
     if distance_bound(steps) <= delta:

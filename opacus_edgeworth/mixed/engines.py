@@ -49,8 +49,8 @@ Others = tuple[tuple[OtherMechanism, int], ...]
 
 def mixed_delta(gaussian: Composition, others: Others, epsilon: float) -> Bounds:
     """Return bounds on delta at epsilon in [0, inf]; the larger of the two directions."""
-    if gaussian.log_hidden < 0.0:  # without noise the example is seen as soon as it is sampled
-        return Bounds(-math.expm1(gaussian.log_hidden) * (1.0 - 1e-12), 1.0)
+    if gaussian.log_hidden < 0.0:
+        return gaussian.noiseless_delta()
     bounds = Bounds(0.0, 0.0)
     for side in _sides(gaussian, others):
         bounds = bounds.larger(_side_delta(side, epsilon, bounds.lower))
@@ -62,8 +62,7 @@ def mixed_epsilon(gaussian: Composition, others: Others, delta: float) -> Bounds
     if delta == 1.0:
         return Bounds(0.0, 0.0)
     if gaussian.log_hidden < 0.0:
-        revealed = -math.expm1(gaussian.log_hidden) * (1.0 - 1e-12)
-        return Bounds(math.inf if delta < revealed else 0.0, math.inf)
+        return gaussian.noiseless_epsilon(delta)
     bounds = Bounds(0.0, 0.0)
     for side in _sides(gaussian, others):
         if not 0.0 < bounds.upper < math.inf or _side_delta(side, bounds.upper, delta).upper > delta:
