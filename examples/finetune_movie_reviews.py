@@ -30,16 +30,17 @@ from fetch_demo_data import MODEL_FOLDER, SNIPPETS_FILE, DemoDataError, check_fo
 from matplotlib.figure import Figure
 from movie_reviews import load_task
 from opacus.accountants import create_accountant
-from opacus.accountants.utils import get_noise_multiplier
 from rich.console import Console
 from rich.table import Table
 
 import opacus_edgeworth as ew  # registers the accountant "edgeworth" with Opacus
-from opacus_edgeworth.finetune import FinetuneResult, finetune
+from opacus_edgeworth.finetune import FinetuneResult, FinetuneSettings, finetune
+from opacus_edgeworth.finetune.budget import PEER_TOLERANCE, calibrated_noise
+from opacus_edgeworth.finetune.settings import Accountant
 
 LABELS = {"edgeworth": "edgeworth (certified)", "prv": "PRV (Opacus)", "rdp": "RDP (Opacus)"}
 PEER_ERRORS = (ArithmeticError, MemoryError, RuntimeError, ValueError)  # Opacus's PRV raises these in some regimes
-PEER_TOLERANCE = 1e-3  # in epsilon: how close the peers' own search for the noise comes to the target
+PEERS: tuple[Accountant, ...] = ("prv", "rdp")
 POINTS_IN_PICTURE = 60
 MAX_TOKENS = 64  # of 10,043 snippets 5 are longer (79 tokens at most)
 
@@ -119,18 +120,12 @@ def epsilon_by(name: str, history: History, delta: float) -> float | None:
         return None
 
 
-def noise_by(name: str, sample_rate: float, steps: int, options: argparse.Namespace) -> float | None:
+def noise_by(name: Accountant, sample_rate: float, steps: int, options: argparse.Namespace) -> float | None:
     """Return the noise multiplier that Opacus finds with one of its own accountants, or None where that gives up."""
+    settings = FinetuneSettings(target_epsilon=options.target_epsilon, accountant=name)
     try:
-        return get_noise_multiplier(
-            target_epsilon=options.target_epsilon,
-            target_delta=options.delta,
-            sample_rate=sample_rate,
-            steps=steps,
-            accountant=name,
-            epsilon_tolerance=PEER_TOLERANCE,
-        )
-    except PEER_ERRORS:
+        return calibrated_noise(settings, options.delta, sample_rate, steps)
+    except ew.CalibrationError:
         return None
 
 
@@ -153,7 +148,7 @@ def draw_epsilon(history: History, delta: float, path: Path) -> None:
 def judge(trained: FinetuneResult, options: argparse.Namespace) -> Result:
     """Ask all accountants about the run, and put together what the demo reports."""
     noise_needed = {"edgeworth": trained.noise_multiplier}
-    noise_needed |= {name: noise_by(name, trained.sample_rate, trained.steps, options) for name in ("prv", "rdp")}
+    noise_needed |= {name: noise_by(name, trained.sample_rate, trained.steps, options) for name in PEERS}
     history = list(trained.history)
     return Result(
         target_epsilon=options.target_epsilon,

@@ -18,6 +18,7 @@ from opacus_edgeworth.mechanisms import ULP
 from opacus_edgeworth.mixed.law import LaplaceDensity, log_mixture
 
 NODES = 32
+ABSCISSAS, WEIGHTS = np.polynomial.legendre.leggauss(NODES)
 ELLIPSE = 4.0
 """rho: the ellipses have the semi-axes r (rho + 1/rho) / 2 and r (rho - 1/rho) / 2 for panels of half-length r."""
 LONG, HIGH = 0.5 * (ELLIPSE + 1.0 / ELLIPSE), 0.5 * (ELLIPSE - 1.0 / ELLIPSE)
@@ -81,12 +82,11 @@ def make_panels(density: LaplaceDensity, tilt: float, reach: float) -> Panels:
     if count * NODES > MAX_POINTS:
         raise OutOfReachError(f"{count} panels for one sampled Laplace step")
     half = 0.5 / count
-    abscissa, weight = np.polynomial.legendre.leggauss(NODES)
-    x = half * (2.0 * np.arange(count)[:, None] + 1.0 + abscissa).ravel()
+    x = half * (2.0 * np.arange(count)[:, None] + 1.0 + ABSCISSAS).ravel()
     w = a * (2.0 * x - 1.0)
     loss = log_mixture(w, q)
     loss_error = ULP * (16.0 * np.abs(loss) + 24.0 * a * q * np.exp(np.minimum(w - loss, 700.0)))
-    log_mass = np.log(0.5 * a * half * np.tile(weight, count)) - a * x
+    log_mass = np.log(0.5 * a * half * np.tile(WEIGHTS, count)) - a * x
     mass_error = RULE_ERROR + 8.0 * ULP * (a + np.abs(log_mass))
     if density.direction == "add":
         loss, log_mass, mass_error = -loss, log_mass + loss, mass_error + loss_error + 2.0 * ULP * np.abs(loss)
