@@ -2,4 +2,5 @@
 
 from opacus_edgeworth.cli import main
 
-main()
+if __name__ == "__main__":  # `compare` starts processes, which import this module again
+    main()

@@ -10,14 +10,19 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from opacus_edgeworth.cli.audit import audit_command
+from opacus_edgeworth.cli.compare import compare_command
+from opacus_edgeworth.cli.epsilon import epsilon_command
+from opacus_edgeworth.cli.exits import EPILOG, ExitStatus, in_flags
 from opacus_edgeworth.cli.finetune import finetune_command
+from opacus_edgeworth.cli.noise import noise_command
 from opacus_edgeworth.errors import EdgeworthError
 
 app = typer.Typer(
     name="opacus-edgeworth",
     help="Certified differential-privacy accounting for DP-SGD, and private fine-tuning of language models.",
+    epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -28,18 +33,29 @@ def _commands() -> None:
     """Keep the commands' names even while there is only one."""
 
 
-def add_command(name: str, command: Callable[..., Any]) -> None:
-    """Add a command; this package's errors end it with their message alone and exit status 1."""
+def add_command(name: str, command: Callable[..., Any], *, words: Callable[[str], str] = in_flags) -> None:
+    """Add a command; this package's errors end it with their message alone and exit status 1.
+
+    Args:
+      name: of the command.
+      command: the function behind it.
+      words: from the library's message to the one that is shown.
+    """
 
     @functools.wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
         except EdgeworthError as error:
-            Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(error)), soft_wrap=True)
-            raise typer.Exit(1) from None
+            message = Text("error: ", style="bold red") + Text(words(str(error)))
+            Console(stderr=True).print(message, soft_wrap=True)
+            raise typer.Exit(ExitStatus.ERROR) from None
 
-    app.command(name)(guarded)
+    app.command(name, epilog=EPILOG)(guarded)
 
 
-add_command("finetune", finetune_command)
+add_command("epsilon", epsilon_command)
+add_command("noise", noise_command)
+add_command("compare", compare_command)
+add_command("audit", audit_command)
+add_command("finetune", finetune_command, words=str)  # its messages name settings, which Python callers share

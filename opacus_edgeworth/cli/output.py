@@ -1,0 +1,124 @@
+"""What commands print: tables for people, whose numbers are rounded to the safe side, and JSON for programs.
+
+With --json the standard output is one JSON object and nothing else. Its keys only ever grow. Common to all commands:
+
+    command, version    "epsilon" and so on; of this package
+    history             list of {noise_multiplier, sample_rate, steps}; the object can be given as FILE again
+    adjacency, sampling what the numbers assume, in words
+    epsilon, delta      one of them as it was asked for, the other as {lower, upper}, proved bounds
+
+Numbers have all their digits; the infinite ones, which JSON has not, are the strings "inf" and "-inf".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from opacus_edgeworth.bounds import Bounds
+from opacus_edgeworth.histories import COLUMNS, History
+
+DIGITS = 8
+PHASES_SHOWN = 4
+LONGEST_UNWRAPPED = 24
+ADJACENCY = "one example added or removed, the larger of both directions"
+SAMPLING = "Poisson: every example enters every batch on its own, with probability sample_rate"
+
+
+def at_most(value: float, digits: int = DIGITS) -> str:
+    """Return a number in so many digits, never below it.
+
+    Example:
+      >>> at_most(0.12345678901, 4), at_most(8.0), at_most(float("inf"))
+      ('0.1235', '8', 'inf')
+    """
+    return _rounded(value, Context(prec=digits, rounding=ROUND_CEILING))
+
+
+def at_least(value: float, digits: int = DIGITS) -> str:
+    """Return a number in so many digits, never above it."""
+    return _rounded(value, Context(prec=digits, rounding=ROUND_FLOOR))
+
+
+def _rounded(value: float, context: Context) -> str:
+    """Return a number rounded as the context says."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{float(context.create_decimal(value)):.{context.prec}g}"
+
+
+def json_object(command: str, history: History, **parts: Any) -> dict[str, Any]:
+    """Return what a command says to programs: the common keys, and its own."""
+    return {
+        "command": command,
+        "version": package_version(),
+        "history": [dict(zip(COLUMNS, phase, strict=True)) for phase in history],
+        "adjacency": ADJACENCY,
+        "sampling": SAMPLING,
+        **parts,
+    }
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print an object as JSON."""
+    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value in what JSON knows."""
+    if isinstance(value, Bounds):
+        return {"lower": _plain(value.lower), "upper": _plain(value.upper)}
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a table for people."""
+    look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
+    table = Table(**look)
+    for number, name in enumerate(columns):
+        # long texts wrap, numbers never do
+        table.add_column(name, overflow="fold", no_wrap=all(len(row[number]) <= LONGEST_UNWRAPPED for row in rows))
+    for row in rows:
+        table.add_row(*map(Text, row))  # as they are: brackets are no markup
+    console = Console()
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    console.print(table)
+
+
+def print_line(text: str) -> None:
+    """Print one line as it is, not wrapped."""
+    Console(highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def print_assumptions(history: History) -> None:
+    """Print what was accounted for, with all digits, and what the numbers assume: a line each."""
+    shown = [f"noise multiplier {s!r}, sample rate {q!r}, steps {n}" for s, q, n in history[:PHASES_SHOWN]]
+    if len(history) > PHASES_SHOWN:
+        rest = history[PHASES_SHOWN:]
+        shown.append(f"and {len(rest)} more phases, steps {sum(n for _, _, n in rest)}")
+    print_line(f"history: {'; '.join(shown)}")
+    print_line(f"adjacency: {ADJACENCY}; sampling: {SAMPLING}")
+
+
+def package_version() -> str:
+    """Return the version of this package."""
+    try:
+        return version("opacus_edgeworth")
+    except PackageNotFoundError:  # run from a source tree
+        return "unknown"
