@@ -7,7 +7,7 @@ With --json the standard output is one JSON object and nothing else. Its keys on
     adjacency, sampling what the numbers assume, in words
     epsilon, delta      one of them as it was asked for, the other as {lower, upper}, proved bounds
 
-Numbers have all their digits; the infinite ones, which JSON has not, are the strings "inf" and "-inf".
+Numbers have all their digits; what JSON has no numbers for are the strings "inf", "-inf" and "nan".
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DIGITS = 8
 PHASES_SHOWN = 4
 LONGEST_UNWRAPPED = 24
 ADJACENCY = "one example added or removed, the larger of both directions"
-SAMPLING = "Poisson: every example enters every batch on its own, with probability sample_rate"
+SAMPLING = "Poisson, every example enters every batch on its own with probability sample_rate"
 
 
 def at_most(value: float, digits: int = DIGITS) -> str:
