@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 EPSILON ?= 8
 DATA := .cache/demo
 
-.PHONY: demo test lint compare bench campaign memorisation study clean
+.PHONY: demo test lint compare bench campaign memorisation study docs clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +40,13 @@ campaign: $(VENV)/installed  ## random regimes against ball arithmetic; goes on 
 
 memorisation: $(VENV)/installed  ## what tuned models remember, beside the proved bound; goes on where it was stopped
 	$(BIN)/python benchmarks/memorisation.py
+
+docs: $(VENV)/docs-installed  ## the documentation's site, in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/docs-installed: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@
 
 $(VENV)/bench-installed: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"

@@ -74,7 +74,9 @@ class Proof:
       method: "line"; "chernoff", an upper bound at one tilt; "limit", delta = 0 where no loss exceeds epsilon;
         "closed form".
       bits: precision of the ball arithmetic.
-      tilt, step, nodes: c, h, K of the line Re z = c with nodes at Im z = 0, h, ..., K h; or c alone.
+      tilt: c of the line Re z = c, or of the one tilt that "chernoff" takes.
+      step: h of the line's nodes at Im z = 0, h, ..., K h; 0 without a line.
+      nodes: K; 0 without a line.
       side_tilts: tilts of Chernoff bounds: below and above c for the alias terms, and one for quiet events.
       rules: how each phase with sample_rate < 1 is summed, in the order of the history.
       unit: amplitudes are multiples of 2^unit.
