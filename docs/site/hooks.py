@@ -32,5 +32,6 @@ def _command_help() -> str:
     words = [sys.executable, "-m", "typer", "opacus_edgeworth.cli.app", "utils", "docs", "--name", "opacus-edgeworth"]
     text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     text = re.sub(r'<span style="font-weight: bold">(.*?)</span>', r"**\1**", text)
-    text = re.sub(r"(\*\*Example\*\*): ([^\n]*(?:\n(?!\n)[^\n]*)*)", r"\1: `\2`", text)
+    text = re.sub(r"^\[bold\]Exit status\[/\]\n\n(\d  .*\n\n)+", "", text, flags=re.MULTILINE)  # a page has them
+    text = re.sub(r"^(\*\*Example\*\*: )?(opacus-edgeworth .*(?:\n.+)*)", r"\1`\2`", text, flags=re.MULTILINE)
     return text.split("\n", 1)[1]
