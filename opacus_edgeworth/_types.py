@@ -16,5 +16,8 @@ ComplexArray: TypeAlias = NDArray[np.complexfloating[Any, Any]]
 Direction: TypeAlias = Literal["remove", "add"]
 """Which of the two adjacent datasets is the larger: "remove" is (P, Q), "add" is (Q, P), P the subsampled side."""
 
+Which: TypeAlias = Literal["both", "remove", "add"]
+"""A direction, or the worse of both."""
+
 History: TypeAlias = Iterable[Sequence[float]]
 """What Opacus keeps: (noise_multiplier, sample_rate, steps) per phase."""

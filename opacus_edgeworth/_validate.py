@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
+from typing import Any, Literal
 
 from opacus_edgeworth.errors import InvalidParameterError
 
@@ -121,3 +121,34 @@ def as_epsilon(value: Any, *, name: str = "epsilon") -> float:
     if number < 0.0:
         raise InvalidParameterError(f"{name}={number!r} must be >= 0")
     return number
+
+
+def as_rate(name: str, value: Any) -> float:
+    """Return a probability or rate in [0, 1]."""
+    number = as_real(name, value)
+    if not 0.0 <= number <= 1.0:
+        raise InvalidParameterError(f"{name}={number!r} must be in [0, 1]; give a share of one, not percent")
+    return number
+
+
+def as_open_rate(name: str, value: Any) -> float:
+    """Return a probability in (0, 1)."""
+    number = as_real(name, value)
+    if not 0.0 < number < 1.0:
+        raise InvalidParameterError(f"{name}={number!r} must be in (0, 1); at the ends the answer says nothing")
+    return number
+
+
+def as_order(value: Any) -> float:
+    """Return the order of a Renyi divergence, > 1 and finite."""
+    number = as_real("order", value)
+    if not 1.0 < number < math.inf:
+        raise InvalidParameterError(f"order={number!r} must be in (1, inf); RDP accountants use 1.1 to about 500")
+    return number
+
+
+def as_direction(value: Any) -> Literal["both", "remove", "add"]:
+    """Return a direction."""
+    if value not in ("both", "remove", "add"):
+        raise InvalidParameterError(f'direction={value!r} must be "both", "remove" or "add"')
+    return value

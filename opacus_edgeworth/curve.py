@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from opacus_edgeworth._validate import as_delta, as_epsilon
+from opacus_edgeworth._types import Which
+from opacus_edgeworth._validate import as_delta, as_direction, as_epsilon
 from opacus_edgeworth.bounds import Bounds
-from opacus_edgeworth.composition import OtherMechanism, compose_parsed, parse_mechanisms
-from opacus_edgeworth.errors import InvalidParameterError
+from opacus_edgeworth.composition import Composition, OtherMechanism, compose_parsed, parse_mechanisms
 from opacus_edgeworth.inversion.engines import history_delta, history_epsilon
-from opacus_edgeworth.mixed.engines import mixed_delta, mixed_epsilon
+from opacus_edgeworth.inversion.nearby import NearbyDelta, direction_delta_of
+from opacus_edgeworth.meaning.methods import Meaning, each
+from opacus_edgeworth.meaning.profile import Profile
+from opacus_edgeworth.mixed.engines import Others, mixed_delta, mixed_direction_delta_of, mixed_epsilon
 
 
-class PrivacyCurve:
+class PrivacyCurve(Meaning):
     """How private a training history is: immutable, of proved bounds, for add/remove adjacency.
 
     Args:
@@ -49,24 +52,29 @@ class PrivacyCurve:
         return self._history
 
     @overload
-    def delta(self, epsilon: float) -> Bounds: ...
+    def delta(self, epsilon: float, *, direction: Which = "both") -> Bounds: ...
     @overload
-    def delta(self, epsilon: ArrayLike) -> Bounds | NDArray[np.object_]: ...
-    def delta(self, epsilon: ArrayLike) -> Bounds | NDArray[np.object_]:
+    def delta(self, epsilon: ArrayLike, *, direction: Which = "both") -> Bounds | NDArray[np.object_]: ...
+    def delta(self, epsilon: ArrayLike, *, direction: Which = "both") -> Bounds | NDArray[np.object_]:
         """Return bounds on the least delta with (epsilon, delta)-differential privacy.
 
         Args:
           epsilon: in [0, inf], a number or an array of them.
+          direction: "both" is what add/remove adjacency asks for; "remove" takes the output with the example against
+            that without it, "add" the other way round.
 
         Returns:
           Bounds in [0, 1]; for an array, an object array of Bounds of its shape. The upper end never understates.
 
         Raises:
-          InvalidParameterError: epsilon is negative, NaN or not a number.
+          InvalidParameterError: epsilon is negative, NaN or not a number, or there is no such direction.
         """
+        which = as_direction(direction)
+        if which != "both":
+            return each(epsilon, lambda value: self._profile(which).forward(as_epsilon(value)))
         if self._others:
-            return _each(epsilon, lambda value: mixed_delta(self._steps, self._others, as_epsilon(value)))
-        return _each(epsilon, lambda value: history_delta(self._steps, as_epsilon(value)))
+            return each(epsilon, lambda value: mixed_delta(self._steps, self._others, as_epsilon(value)))
+        return each(epsilon, lambda value: history_delta(self._steps, as_epsilon(value)))
 
     @overload
     def epsilon(self, delta: float) -> Bounds: ...
@@ -86,18 +94,17 @@ class PrivacyCurve:
           InvalidParameterError: delta is outside [0, 1], NaN or not a number.
         """
         if self._others:
-            return _each(delta, lambda value: mixed_epsilon(self._steps, self._others, as_delta(value)))
-        return _each(delta, lambda value: history_epsilon(self._steps, as_delta(value)))
+            return each(delta, lambda value: mixed_epsilon(self._steps, self._others, as_delta(value)))
+        return each(delta, lambda value: history_epsilon(self._steps, as_delta(value)))
 
+    def _profile(self, which: Which) -> Profile:
+        """See `Meaning`."""
+        new = mixed_direction_delta_of(self._steps, self._others) if self._others else direction_delta_of(self._steps)
+        forward = NearbyDelta(new, which)
+        if which == "both":
+            return Profile(forward, forward)
+        return Profile(forward, NearbyDelta(new, "add" if which == "remove" else "remove"))
 
-def _each(values: ArrayLike, function: Callable[[Any], Bounds]) -> Any:
-    """Apply a function to a number, or to every number of an array."""
-    if isinstance(values, (list, tuple, np.ndarray)) and np.ndim(values) > 0:
-        array = np.asarray(values)
-        result = np.empty(array.shape, dtype=object)
-        for index in np.ndindex(array.shape):
-            result[index] = function(array[index])
-        return result
-    if isinstance(values, (list, tuple)):
-        raise InvalidParameterError(f"{values!r} is not a number or an array of numbers")
-    return function(values)
+    def _parts(self) -> tuple[Composition, Others]:
+        """See `Meaning`."""
+        return self._steps, self._others

@@ -28,7 +28,7 @@ def test_public_names():
 
 def test_signatures():
     assert list(inspect.signature(ew.PrivacyCurve).parameters) == ["history"]
-    assert list(inspect.signature(ew.PrivacyCurve.delta).parameters) == ["self", "epsilon"]
+    assert list(inspect.signature(ew.PrivacyCurve.delta).parameters) == ["self", "epsilon", "direction"]
     assert list(inspect.signature(ew.PrivacyCurve.epsilon).parameters) == ["self", "delta"]
     names = ["target_epsilon", "target_delta", "sample_rate", "steps", "epochs", "rel_tol"]
     signature = inspect.signature(ew.calibrate_noise_multiplier)

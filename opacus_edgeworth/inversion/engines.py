@@ -33,6 +33,8 @@ from opacus_edgeworth.inversion.saddle import LOG_CUT, SOFT_SHARE, rough_grid, s
 from opacus_edgeworth.mechanisms import ULP
 
 Table: TypeAlias = LineTable | ChainTable
+Proof: TypeAlias = Callable[[float], Bounds]
+"""Bounds on one direction's delta at any epsilon >= 0; sharp near one of them."""
 
 NARROW = 1e-9
 """Relative width at which no further engine is asked."""
@@ -77,6 +79,32 @@ def history_delta(steps: Composition, epsilon: float) -> Bounds:
         return remove  # the total variation distance is that of either direction
     add = add_direction_delta(steps, epsilon, remove.lower)
     return remove.larger(add) if epsilon > 0.0 else remove.intersect(add)
+
+
+def history_direction_delta(
+    steps: Composition, epsilon: float, direction: Direction, keep: list[Proof] | None = None
+) -> Bounds:
+    """Return bounds on one direction's delta at epsilon in [0, inf].
+
+    What proves them at other epsilons, too, is appended to `keep`.
+    """
+    if steps.is_empty:
+        return Bounds(0.0, 0.0)
+    if steps.log_hidden < 0.0:
+        return steps.noiseless_delta() if direction == "remove" else Bounds(0.0, 1.0)
+    if math.isinf(epsilon) or (direction == "add" and epsilon >= steps.add_direction_limit()):
+        return Bounds(0.0, 0.0)
+    grid, known = grid_or_none(steps), Bounds(0.0, 1.0)
+    if grid is not None:
+        with suppress(OutOfReachError):  # the other engines follow
+            c = contour_for_epsilon(grid, epsilon, direction)
+            line = make_lines(grid, c, (direction,), epsilon, quick_work(steps)).lines(steps)[0]
+            known = line.delta(epsilon)
+            if known.relative_width <= NARROW:
+                if keep is not None:
+                    keep.append(line.delta)
+                return known
+    return known.intersect(direction_delta(steps, grid, epsilon, direction, keep))
 
 
 def history_epsilon(steps: Composition, delta: float) -> Bounds:
@@ -150,10 +178,12 @@ def grid_or_none(steps: Composition, log_cut: float = LOG_CUT) -> Grid | None:
         return None
 
 
-def direction_delta(steps: Composition, grid: Grid | None, epsilon: float, direction: Direction) -> Bounds:
+def direction_delta(
+    steps: Composition, grid: Grid | None, epsilon: float, direction: Direction, keep: list[Proof] | None = None
+) -> Bounds:
     """Return bounds on one direction's delta at epsilon >= 0, by the engines in turn until one is narrow.
 
-    Without a grid no line is tried.
+    Without a grid no line is tried. What proves narrow bounds is appended to `keep`.
     """
     if direction == "add" and epsilon >= steps.add_direction_limit():
         return Bounds(0.0, 0.0)
@@ -164,11 +194,15 @@ def direction_delta(steps: Composition, grid: Grid | None, epsilon: float, direc
         # as a function of e^epsilon delta falls, but with a slope of -1 at most: good to know near epsilon = 0
         at = max(epsilon, 1e-11 * bounds.lower)
         more = (math.expm1(at) - math.expm1(epsilon)) * (1.0 + 1e-12) if at > epsilon else 0.0
-        found = _chain_delta(steps, at, Bounds(max(bounds.lower - more, 0.0) * (1.0 - 2.0 * ULP), bounds.upper))
+        least = max(bounds.lower - more, 0.0) * (1.0 - 2.0 * ULP)
+        found = _chain_delta(steps, at, Bounds(least, bounds.upper), keep)
         bounds = bounds.intersect(Bounds(found.lower, found.upper + more))
     if grid is not None and bounds.relative_width > NARROW:
         with suppress(OutOfReachError):  # what is known must do
-            bounds = bounds.intersect(line_for_epsilon(grid, epsilon, direction).delta(epsilon))
+            line = line_for_epsilon(grid, epsilon, direction)
+            bounds = bounds.intersect(line.delta(epsilon))
+            if keep is not None and bounds.relative_width <= NARROW:
+                keep.append(line.delta)
     if direction == "add" and bounds.relative_width > NARROW and epsilon < FEW_EVENTS * bounds.upper:
         bounds = bounds.intersect(_add_delta_by_chain(steps, epsilon, bounds))
     if direction == "add" and bounds.relative_width > NARROW:
@@ -203,24 +237,27 @@ def _add_delta_by_chain(steps: Composition, epsilon: float, known: Bounds) -> Bo
     return Bounds(max(found.lower * growth - more - room, 0.0), min(max(found.upper * growth - more, 0.0) + room, 1.0))
 
 
-def _chain_delta(steps: Composition, at: float, known: Bounds) -> Bounds:
-    """Return bounds on delta in the remove direction by a chain, at an epsilon that is not 0."""
+def _chain_delta(steps: Composition, at: float, known: Bounds, keep: list[Proof] | None = None) -> Bounds:
+    """Return bounds on delta in the remove direction by a chain, at an epsilon that is not 0; see `direction_delta`."""
     with suppress(OutOfReachError):  # what is known must do
         router = router_for_epsilon(steps, at, math.log(known.upper))
         for _ in range(3):
             with suppress(OutOfReachError):  # more barriers follow
-                known = known.intersect(chain_for_epsilon(router, at).chain(steps).delta(at))
-            if known.relative_width <= NARROW_CHAIN:
-                break
+                chain = chain_for_epsilon(router, at).chain(steps)
+                known = known.intersect(chain.delta(at))
+                if known.relative_width <= NARROW_CHAIN:
+                    if keep is not None:
+                        keep.append(chain.delta)
+                    break
             # barriers depend on the delta that there is
             router = Router(steps, min(router.log_delta, math.log(known.upper)), at, fine=True)
     return known
 
 
-def add_direction_delta(steps: Composition, epsilon: float, enough: float) -> Bounds:
-    """Return bounds on delta in the add direction, by Chernoff if that is at most `enough`."""
+def add_direction_delta(steps: Composition, epsilon: float, enough: float, keep: list[Proof] | None = None) -> Bounds:
+    """Return bounds on delta in the add direction, by Chernoff if that is at most `enough`; see `direction_delta`."""
     if has_closed_form(steps) or epsilon >= steps.add_direction_limit() or not enough > LEAST_DELTA:
-        return direction_delta(steps, grid_or_none(steps), epsilon, "add")
+        return direction_delta(steps, grid_or_none(steps), epsilon, "add", keep)
     log_cut = math.log(enough) - LOG_RELATIVE_CUT
     if epsilon > 0.0:
         soft = softness(steps, SOFT_SHARE)
@@ -231,7 +268,7 @@ def add_direction_delta(steps: Composition, epsilon: float, enough: float) -> Bo
             upper = chernoff_bound(make_grid(law, -max(gaps), 1.0, 0.0), points, "add", epsilon)
             if upper <= enough:
                 return Bounds(0.0, upper)
-    return direction_delta(steps, grid_or_none(steps, log_cut), epsilon, "add")
+    return direction_delta(steps, grid_or_none(steps, log_cut), epsilon, "add", keep)
 
 
 def direction_epsilon(

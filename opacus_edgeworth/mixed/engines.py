@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+from opacus_edgeworth._types import Direction
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition, OtherMechanism
 from opacus_edgeworth.errors import OutOfReachError
+from opacus_edgeworth.inversion.engines import Proof
+from opacus_edgeworth.inversion.nearby import DirectionDelta
 from opacus_edgeworth.inversion.root import invert_delta
 from opacus_edgeworth.inversion.saddle import LOG_CUT
 from opacus_edgeworth.mixed.atoms import Atoms
@@ -57,6 +60,24 @@ def mixed_delta(gaussian: Composition, others: Others, epsilon: float) -> Bounds
     return bounds
 
 
+def mixed_direction_delta_of(gaussian: Composition, others: Others) -> DirectionDelta:
+    """Return the deltas of steps of any kind, in one direction at a time."""
+    sides: dict[Direction, Side] = {
+        "remove": make_side(gaussian, others, "remove"),
+        "add": make_side(gaussian, others, "add"),
+    }
+
+    def new(epsilon: float, direction: Direction, enough: float | None, keep: list[Proof]) -> Bounds:
+        if gaussian.log_hidden < 0.0:
+            return gaussian.noiseless_delta() if direction == "remove" else Bounds(0.0, 1.0)
+        side = sides[direction]
+        if not side.others and gaussian.is_empty:
+            return Bounds(0.0, 0.0)
+        return _side_delta(side, epsilon, enough or 0.0, keep)
+
+    return new
+
+
 def mixed_epsilon(gaussian: Composition, others: Others, delta: float) -> Bounds:
     """Return bounds on epsilon at delta in [0, 1]; the larger of the two directions."""
     if delta == 1.0:
@@ -78,9 +99,12 @@ def _sides(gaussian: Composition, others: Others) -> Iterator[Side]:
             yield side
 
 
-def _side_delta(side: Side, epsilon: float, enough: float) -> Bounds:
-    """Return bounds on one direction's delta; an upper bound alone if that is at most `enough`."""
-    revealed = side.revealed()
+def _side_delta(side: Side, epsilon: float, enough: float, keep: list[Proof] | None = None) -> Bounds:
+    """Return bounds on one direction's delta; an upper bound alone if that is at most `enough`.
+
+    What proves them at other epsilons, too, is appended to `keep`.
+    """
+    revealed, keep = side.revealed(), [] if keep is None else keep
     if epsilon >= side.largest_loss().upper:
         return revealed
     if epsilon > LARGEST_EPSILON:
@@ -90,7 +114,9 @@ def _side_delta(side: Side, epsilon: float, enough: float) -> Bounds:
         return exact
     if side.is_discrete:
         with suppress(OutOfReachError):  # a line follows
-            return _add(side.atoms().delta(epsilon), revealed)
+            atoms = side.atoms()
+            keep.append(lambda e: _add(atoms.delta(e), revealed))
+            return _add(atoms.delta(epsilon), revealed)
     known = Bounds(_lower_delta(side, _atoms_alone(side), epsilon), 1.0)
     if not side.gaussian.gaussian < LARGEST_VARIANCE:
         return known
@@ -102,7 +128,7 @@ def _side_delta(side: Side, epsilon: float, enough: float) -> Bounds:
                 return Bounds(0.0, enough)
         known = known.intersect(Bounds(max(math.nextafter(1.0 - nearly_all(total, epsilon), 0.0), 0.0), 1.0))
         if known.relative_width > NARROW:
-            known = _delta_by_lines(side, total, epsilon, known)
+            known = _delta_by_lines(side, total, epsilon, known, keep)
     if known.relative_width > WIDE:
         with suppress(OutOfReachError):  # what is known must do
             atoms = _few_atoms(side, MAX_OUTCOMES)
@@ -156,8 +182,8 @@ def _least_chernoff(total: Parts, epsilon: float, gaps: list[float]) -> float:
     return least
 
 
-def _delta_by_lines(side: Side, total: Parts, epsilon: float, known: Bounds) -> Bounds:
-    """Return bounds on one direction's delta by lines, intersected with what is known."""
+def _delta_by_lines(side: Side, total: Parts, epsilon: float, known: Bounds, keep: list[Proof]) -> Bounds:
+    """Return bounds on one direction's delta by lines, intersected with what is known; see `_side_delta`."""
     revealed = side.revealed()
     try:
         c = saddle_for_epsilon(total, epsilon)
@@ -172,7 +198,10 @@ def _delta_by_lines(side: Side, total: Parts, epsilon: float, known: Bounds) -> 
         c = saddle_for_epsilon(total, epsilon)
     with suppress(OutOfReachError):  # what is known must do
         for line in _lines(total, c, epsilon):
-            known = known.intersect(_add(line.delta(epsilon), revealed))
+            found = _add(line.delta(epsilon), revealed)
+            known = known.intersect(found)
+            if found.relative_width <= WIDE:
+                keep.append(lambda e, line=line: _add(line.delta(e), revealed))
             if known.relative_width <= NARROW:
                 break
     return known

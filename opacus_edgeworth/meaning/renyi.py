@@ -1,0 +1,160 @@
+r"""Renyi divergences and zero-concentrated privacy, proved from the cumulant generating functions that the engines use.
+
+D_a(A || B) = G(a) / (a - 1), G(a) = sum n log E_B[e^{aL}] over the steps (Mironov 2017,
+https://arxiv.org/abs/1702.07476); rho-zCDP means D_a <= rho a for all a > 1 (Bun & Steinke 2016,
+https://arxiv.org/abs/1605.02065).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+from scipy.special import log_ndtr
+
+from opacus_edgeworth._types import Direction, FloatArray
+from opacus_edgeworth.bounds import Bounds
+from opacus_edgeworth.composition import Composition
+from opacus_edgeworth.inversion.grid import make_grid
+from opacus_edgeworth.inversion.law import NEARER, Law, exact, law_for_tilt, softness
+from opacus_edgeworth.inversion.quadrature import tilted_steps
+from opacus_edgeworth.inversion.saddle import LOG_CUT, SOFT_SHARE
+from opacus_edgeworth.mechanisms import ULP, privacy_loss
+from opacus_edgeworth.mixed.engines import Others
+from opacus_edgeworth.mixed.side import make_side
+
+FAR = 16.0
+"""How far beyond the tilted law's mode its barrier is set, in u."""
+MAX_CELLS = 400
+RHO_TOL = 1e-7
+"""Relative width at which the search for rho ends."""
+
+
+def renyi_divergence(steps: Composition, others: Others, order: float, direction: Direction) -> Bounds:
+    """Return bounds on the Renyi divergence of an order > 1, in nats, of one direction.
+
+    Raises:
+      OutOfReachError: the order is so large that its grid would be, too.
+    """
+    if steps.log_hidden < 0.0 or make_side(steps, others, direction).revealed().lower > 0.0:
+        return Bounds(math.inf if direction == "remove" or steps.log_hidden == 0.0 else 0.0, math.inf)
+    gaussian = 0.5 * steps.gaussian * order * (order - 1.0)
+    terms = [(gaussian, gaussian * (steps.gaussian_error + 4.0 * ULP))]
+    terms += _other_log_mgfs(steps, others, order, direction)
+    lower, upper = (math.fsum(value + sign * error for value, error in terms) for sign in (-1.0, 1.0))
+    if steps.phases:
+        least, most = _log_mgf(steps, order, direction)
+        lower += float(steps.steps @ least)
+        upper += float(steps.steps @ most)
+    room = 2.0 * ULP * (steps.phases + 8)
+    return Bounds(max(lower, 0.0) * (1.0 - room) / (order - 1.0), max(upper, 0.0) * (1.0 + room) / (order - 1.0))
+
+
+def zcdp_rho(steps: Composition, others: Others) -> Bounds:
+    """Return bounds on the least rho, over both directions, infinite if anything is seen for certain.
+
+    The Gaussian steps have exactly sum n / (2 s^2), sampled or not: D_a <= a / (2 s^2) for one of them by
+    post-processing, and as a grows a / (2 s^2) + log(q) a / (a - 1) is a lower bound (one term of the mixture). The
+    least rho of all steps lies between that of the Gaussian ones, or of D_a / a at any a, and the sum of both kinds'.
+    """
+    if steps.log_hidden < 0.0:
+        return Bounds(math.inf, math.inf)
+    exact_rho = 0.5 * (steps.gaussian + float(steps.steps @ steps.noise_multiplier**-2.0))
+    room = exact_rho * (steps.gaussian_error + ULP * (steps.phases + 8))
+    found = Bounds(max(exact_rho - room, 0.0), exact_rho + room)
+    if not others:
+        return found
+    most, least = 0.0, found.lower
+    for direction in ("remove", "add"):
+        side = make_side(steps, others, direction)
+        if side.revealed().lower > 0.0:
+            return Bounds(math.inf, math.inf)
+        rho, order = _largest_ratio(steps, others, direction)
+        most = max(most, rho)
+        least = max(least, renyi_divergence(steps, others, order, direction).lower / order)
+    return Bounds(least, max(found.upper + most, least))
+
+
+def _largest_ratio(steps: Composition, others: Others, direction: Direction) -> tuple[float, float]:
+    """Return an upper bound on the largest D_a / a of the steps that are not Gaussian, and about where it is.
+
+    G is convex and G(1) = 0, so between two orders it is at most its chord; D_a is at most the largest loss.
+    """
+    alone = steps.select(np.zeros(0, dtype=np.intp))
+    largest = make_side(replace(alone, gaussian=0.0), others, direction).largest_loss().upper
+
+    def log_mgf(order: float) -> Bounds:
+        terms = _other_log_mgfs(steps, others, order, direction)
+        return Bounds(*(math.fsum(v + sign * e for v, e in terms) for sign in (-1.0, 1.0)))
+
+    orders = [1.0, *(1.0 + 10.0 ** (0.25 * k) for k in range(-16, 17))]
+    value = {order: log_mgf(order) if order > 1.0 else Bounds(0.0, 0.0) for order in orders}
+    best, upper = 2.0, math.inf
+    for _ in range(MAX_CELLS):
+        best = max(orders[1:], key=lambda a: value[a].lower / (a * (a - 1.0)))
+        lower = value[best].lower / (best * (best - 1.0))
+        upper, index = max(
+            (_chord_ratio(low, value[low].upper, high, value[high].upper), i)
+            for i, (low, high) in enumerate(pairwise(orders))
+        )
+        middle = 1.0 + math.sqrt((orders[index] - 1.0) * (orders[index + 1] - 1.0)) if index else 1.0
+        if upper <= lower * (1.0 + RHO_TOL) or not orders[index] < middle < orders[index + 1]:
+            break
+        orders.insert(index + 1, middle)
+        value[middle] = log_mgf(middle)
+    return max(upper, largest / orders[-1]), best
+
+
+def _chord_ratio(low: float, at_low: float, high: float, at_high: float) -> float:
+    """Return the largest (A + B a) / (a (a - 1)) between two orders, of the chord A + B a, rounded up."""
+    slope = (at_high - at_low) / (high - low)
+    if low == 1.0:
+        return slope * (1.0 + 1e-12)
+    offset = at_low - slope * low
+    candidates = [low, high]
+    root = offset * offset + offset * slope
+    if slope != 0.0 and root >= 0.0:
+        candidates += [a for a in ((-offset + sign * math.sqrt(root)) / slope for sign in (-1, 1)) if low < a < high]
+    return max((at_low + slope * (a - low)) / (a * (a - 1.0)) for a in candidates) * (1.0 + 1e-12)
+
+
+def _other_log_mgfs(
+    steps: Composition, others: Others, order: float, direction: Direction
+) -> list[tuple[float, float]]:
+    """Return log E_B[e^{aL}] of the steps that are not Gaussian, by kinds, and bounds on the errors."""
+    if not others:
+        return []
+    alone = steps.select(np.zeros(0, dtype=np.intp))
+    parts = make_side(alone, others, direction).parts(LOG_CUT).parts
+    return [(tilted.log_peak, tilted.log_peak_error) for tilted in (part.at(order, 0.0) for part in parts)]
+
+
+def _log_mgf(steps: Composition, order: float, direction: Direction) -> tuple[FloatArray, FloatArray]:
+    """Return bounds on log E_B[e^{aL}] of every phase, (P,) each."""
+    tilt = order if direction == "remove" else 1.0 - order
+    soft = softness(steps, SOFT_SHARE)
+    s = steps.noise_multiplier[:, None]
+    barrier = exact(max(tilt, 1.0) / s + FAR)
+    law = law_for_tilt(steps, max(tilt, 1.0), soft, barrier)
+    grid = make_grid(law, min(tilt, 0.0), max(tilt, 1.0), 0.0)
+    tilted = tilted_steps(grid, np.array([tilt]))
+    log_mgf, error = tilted.log_mgf[0], tilted.log_mgf_error[0]
+    upper = log_mgf + error
+    # phi <= what the law has + Phi(-NEARER) phi + what is left out above b
+    grown = np.exp(np.minimum(_log_above(law, tilt) - log_mgf + error, 300.0)) + 2.0 * math.exp(log_ndtr(-NEARER))
+    return log_mgf - error, upper + grown
+
+
+def _log_above(law: Law, tilt: float) -> FloatArray:
+    """Return a bound on log E_Q[e^{tL}; u > b], b = U - NEARER W, below which 1 - chi is at most Phi(-NEARER); (P,).
+
+    There L(b) <= L(u) <= L(b) + (u - b) / s, because 0 <= dL/du <= 1/s.
+    """
+    s, q = law.steps.noise_multiplier[:, None], law.steps.sample_rate[:, None]
+    b = law.barrier - NEARER * law.soft
+    at = tilt * privacy_loss(b, s, q)
+    if tilt > 0.0:
+        at += 0.5 * (tilt / s) ** 2 - tilt * b / s
+    return (at + log_ndtr(max(tilt, 0.0) / s - b) + 1e-6)[:, 0]
