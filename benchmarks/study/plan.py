@@ -22,7 +22,13 @@ PLAIN: dict[str, Any] = {
     "method": "lora", "pooling": "model", "top_layers": 1, "epochs": 4, "batch_size": 1024, "learning_rate": 2e-3,
     "head_learning_rate": 0.05, "max_grad_norm": 0.5, "physical_batch_size": 64,
 }  # fmt: skip
-"""What one would try first: LoRA in the top layer below the model's own classification head, four epochs."""
+"""What one may try first: LoRA in the top layer below the model's own classification head, four epochs."""
+BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("LoRA in the top layer, the model's own head, 4 epochs", PLAIN),
+    "linear head, 4 epochs": ("a linear head on the last layer, 4 epochs", RECIPE | {"pooling_layers": 1, "epochs": 4}),
+    "linear head": ("a linear head on the last layer, 10 epochs", RECIPE | {"pooling_layers": 1}),
+}
+"""Recipes that the chosen one is compared with on test examples, all with RDP's noise: label, description, settings."""
 CANDIDATES: dict[str, dict[str, Any]] = {
     "all layers, 10 epochs": {},
     "last layer, 4 epochs": {"pooling_layers": 1, "epochs": 4},
@@ -106,9 +112,10 @@ def make_plan(seeds: int = SEEDS) -> list[Run]:
         for task in DOMAINS
     ]
     runs += [
-        Run("confirm", "plain", task, 8.0, "rdp", seed, tuple(sorted(PLAIN.items())))
+        Run("confirm", label, task, 8.0, "rdp", seed, tuple(sorted(settings.items())))
+        for label, (_, settings) in BASELINES.items()
         for task in ("tweets", "editorials", "amazon", "movies")
         for seed in range(seeds)
     ]
     # the slow ones last
-    return sorted(runs, key=lambda run: (run.task == PAIRS, run.section == "confirm" and run.task == "movies"))
+    return sorted(runs, key=lambda run: (run.task == PAIRS, run.label == "plain" and run.task == "movies"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from study.plan import ACCOUNTANTS, CANDIDATES, TIGHT, make_plan
+from study.plan import ACCOUNTANTS, BASELINES, CANDIDATES, TIGHT, make_plan
 from study.statistics import Mean, mean_of, paired, seeds_to_see
 from study.tasks import DOMAINS, PAIRS
 
@@ -143,29 +143,31 @@ def _recipes(table: Table) -> str:
 
 
 def _confirm(table: Table) -> str:
-    """Return the section that compares the chosen recipe with the plain one on test examples."""
-    lines = ["## The chosen recipe against the plain one, test examples, ε = 8\n"]
-    lines += ["| task | plain, RDP's noise | chosen, RDP's noise | chosen, edgeworth | gain | of it by less noise |"]
-    lines += ["|---|---|---|---|---|---|"]
-    gains: list[list[float]] = []
-    for task in _tasks(table, "confirm"):
-        plain = table.values("test", "confirm", "plain", task, 8.0, "rdp")
-        chosen, theirs = (table.values("test", "swap", a, task, 8.0, a) for a in ("edgeworth", "rdp"))
-        count = min(len(plain), len(chosen), len(theirs))
-        if count < 2:
-            continue
-        gain, _ = paired(chosen[:count], plain[:count])
-        part, _ = paired(chosen[:count], theirs[:count])
-        gains.append((np.array(chosen[:count]) - np.array(plain[:count])).tolist())
-        cells = [TITLES[task], *(mean_of(values[:count]).percent() for values in (plain, theirs, chosen))]
-        lines.append(f"| {' | '.join([*cells, gain.points(), part.points()])} |")
-    if gains:
-        seeds = min(map(len, gains))
+    """Return the section that compares the chosen recipe with plain ones on test examples."""
+    lines = ["## The chosen recipe against plain ones, test examples, ε = 8\n"]
+    for label, (description, _) in BASELINES.items():
+        lines += [f"Plain: {description}.\n"]
         lines += [
-            "",
-            f"Mean gain over tasks: {mean_of(np.mean([g[:seeds] for g in gains], axis=0).tolist()).points()} points.",
+            "| task | plain, RDP's noise | chosen, RDP's noise | chosen, edgeworth | gain | of it by less noise |"
         ]
-    return "\n".join([*lines, ""])
+        lines += ["|---|---|---|---|---|---|"]
+        gains: list[list[float]] = []
+        for task in _tasks(table, "confirm"):
+            plain = table.values("test", "confirm", label, task, 8.0, "rdp")
+            chosen, theirs = (table.values("test", "swap", a, task, 8.0, a) for a in ("edgeworth", "rdp"))
+            count = min(len(plain), len(chosen), len(theirs))
+            if count < 2:
+                continue
+            gain, _ = paired(chosen[:count], plain[:count])
+            part, _ = paired(chosen[:count], theirs[:count])
+            gains.append((np.array(chosen[:count]) - np.array(plain[:count])).tolist())
+            cells = [TITLES[task], *(mean_of(values[:count]).percent() for values in (plain, theirs, chosen))]
+            lines.append(f"| {' | '.join([*cells, gain.points(), part.points()])} |")
+        if gains:
+            seeds = min(map(len, gains))
+            mean = mean_of(np.mean([g[:seeds] for g in gains], axis=0).tolist())
+            lines += ["", f"Mean gain over tasks: {mean.points()} points.", ""]
+    return "\n".join(lines)
 
 
 def _draw_swap(table: Table, path: Path) -> None:
@@ -185,7 +187,9 @@ def _draw_swap(table: Table, path: Path) -> None:
                         place + 0.22 * (shift - 1), 100.0 * mean.value, 100.0 * mean.half, fmt="os^"[shift],
                         color=GREYS[accountant], capsize=3, label=NAMES[accountant] if place == 0 else None,
                     )  # fmt: skip
-        axes.set_xticks(range(len(tasks)), [TITLES[task].split(" (")[0].replace(" ", "\n") for task in tasks])
+        axes.set_xticks(
+            range(len(tasks)), [TITLES[task].split(" (")[0].replace(" ", "\n").replace("-", "-\n") for task in tasks]
+        )
         axes.set_title(f"ε = {epsilon:g}")
     figure.axes[0].set_ylabel("test accuracy, %")
     figure.axes[0].legend(frameon=False, title="noise by")
