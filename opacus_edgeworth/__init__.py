@@ -3,10 +3,16 @@
 `import opacus_edgeworth` registers `accountant="edgeworth"` with Opacus.
 """
 
-from opacus_edgeworth import mechanisms
+from opacus_edgeworth import mechanisms, schedules
 from opacus_edgeworth.accountant import EdgeworthAccountant, register
 from opacus_edgeworth.bounds import Bounds
-from opacus_edgeworth.calibration import calibrate_noise_multiplier
+from opacus_edgeworth.calibration import (
+    calibrate_batch_size,
+    calibrate_delta,
+    calibrate_noise_multiplier,
+    calibrate_sample_rate,
+    calibrate_steps,
+)
 from opacus_edgeworth.certification.audit import audit
 from opacus_edgeworth.certification.certificate import Certificate, check_certificate
 from opacus_edgeworth.curve import PrivacyCurve
@@ -19,6 +25,7 @@ from opacus_edgeworth.errors import (
     EstimateWarning,
     InvalidParameterError,
 )
+from opacus_edgeworth.planning import Plan, PlanPoint, plan
 
 __all__ = [
     "Bounds",
@@ -30,12 +37,20 @@ __all__ = [
     "EdgeworthError",
     "EstimateWarning",
     "InvalidParameterError",
+    "Plan",
+    "PlanPoint",
     "PrivacyCurve",
     "TiltedEdgeworth",
     "audit",
+    "calibrate_batch_size",
+    "calibrate_delta",
     "calibrate_noise_multiplier",
+    "calibrate_sample_rate",
+    "calibrate_steps",
     "check_certificate",
     "mechanisms",
+    "plan",
+    "schedules",
 ]
 
 register()

@@ -152,3 +152,43 @@ def as_direction(value: Any) -> Literal["both", "remove", "add"]:
     if value not in ("both", "remove", "add"):
         raise InvalidParameterError(f'direction={value!r} must be "both", "remove" or "add"')
     return value
+
+
+def as_positive_rate(value: Any) -> float:
+    """Return a sampling probability in (0, 1]."""
+    rate = as_sample_rate(value)
+    if rate == 0.0:
+        raise InvalidParameterError("sample_rate=0.0 must be > 0; nothing is ever sampled, any noise will do")
+    return rate
+
+
+def as_positive_noise(value: Any) -> float:
+    """Return a noise multiplier > 0."""
+    noise = as_noise_multiplier(value)
+    if noise == 0.0:
+        raise InvalidParameterError("noise_multiplier=0.0 must be > 0; without noise no number of steps is private")
+    return noise
+
+
+def as_tolerance(rel_tol: Any) -> float:
+    """Return a relative tolerance."""
+    tolerance = as_real("rel_tol", rel_tol)
+    if not 1e-12 <= tolerance <= 1.0:
+        raise InvalidParameterError(f"rel_tol={tolerance!r} must be in [1e-12, 1]")
+    return tolerance
+
+
+def as_epochs(epochs: Any) -> float:
+    """Return a number of epochs."""
+    length = as_real("epochs", epochs)
+    if not 0.0 < length < math.inf:
+        raise InvalidParameterError(f"epochs={length!r} must be positive and finite")
+    return length
+
+
+def as_dataset_size(value: Any) -> int:
+    """Return a number of examples, an integer >= 1."""
+    number = as_steps(value, name="dataset_size")
+    if number == 0:
+        raise InvalidParameterError("dataset_size=0 must be at least 1; it is the number of training examples")
+    return number

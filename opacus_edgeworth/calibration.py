@@ -1,152 +1,262 @@
-"""The least noise that is proved to meet a privacy target."""
+"""Calibration in every unknown: the least noise, the most steps, the largest batch that are proved to meet a target.
+
+What is returned was itself evaluated and found safe; next to it, within the tolerance or one step further, a value was
+evaluated that is not. `TargetArguments` lists the targets, one of which is given in every call.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from scipy.optimize import brentq
+from opacus_edgeworth._validate import (
+    as_dataset_size,
+    as_epochs,
+    as_epsilon,
+    as_noise_multiplier,
+    as_positive_noise,
+    as_positive_rate,
+    as_tolerance,
+)
+from opacus_edgeworth.curve import PrivacyCurve
+from opacus_edgeworth.errors import CalibrationError
+from opacus_edgeworth.schedules import Schedule, factors_of
+from opacus_edgeworth.search import largest_safe_integer, smallest_safe
+from opacus_edgeworth.solving import (
+    MOST_STEPS,
+    STEP_ROOM,
+    about_mu_squared,
+    fewest_safe,
+    least_noise_of_schedule,
+    one_step,
+    spent_history,
+    step_count,
+)
+from opacus_edgeworth.targets import TargetArguments, as_target
 
-from opacus_edgeworth._validate import as_delta, as_epsilon, as_real, as_sample_rate, as_steps
-from opacus_edgeworth.composition import compose
-from opacus_edgeworth.errors import CalibrationError, InvalidParameterError
-from opacus_edgeworth.inversion.engines import history_delta
-from opacus_edgeworth.inversion.exact import exact_delta
-
-LARGEST_NOISE = 1e9
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def calibrate_noise_multiplier(
     *,
-    target_epsilon: float,
-    target_delta: float,
     sample_rate: float,
     steps: int | None = None,
     epochs: float | None = None,
+    schedule: Schedule | None = None,
+    spent: Iterable[Any] = (),
     rel_tol: float = 1e-9,
+    **target: Unpack[TargetArguments],
 ) -> float:
-    """Return the smallest noise multiplier proved to give (target_epsilon, target_delta)-differential privacy.
+    """Return the smallest noise multiplier proved to meet a target.
 
     Args:
-      target_epsilon: in [0, inf).
-      target_delta: in (0, 1).
       sample_rate: Poisson sampling probability, in (0, 1]; with Opacus, 1 / len(data_loader).
       steps: number of optimizer steps, >= 1; or
-      epochs: passes over the data, > 0, which make int(epochs / sample_rate) steps, as Opacus counts them.
-      rel_tol: the result is at most this fraction above a value that is not proved, in [1e-12, 1].
+      epochs: passes over the data, > 0: epochs / sample_rate steps, rounded down to whole ones.
+      schedule: what the noise multiplier is multiplied by at every step: factors, or a function of the step (see
+        `opacus_edgeworth.schedules`); the result is the noise multiplier where that is 1.
+      spent: a history that was trained before and counts, too.
+      rel_tol: the result is at most this fraction above a value that is not proved, in [1e-12, 1]; not less than
+        1e-7 for schedules of more than 48 different factors.
+      **target: target_epsilon and target_delta, or another target; see `TargetArguments`.
 
     Returns:
-      The noise multiplier: noise standard deviation over the clipping norm. The upper bound on delta at
-      `target_epsilon` is at most `target_delta` there.
+      The noise multiplier: noise standard deviation over the clipping norm.
 
     Raises:
-      InvalidParameterError: an argument is outside its range, or not exactly one of steps and epochs is given.
-      CalibrationError: no noise multiplier up to 1e9 meets the target.
+      InvalidParameterError: an argument is outside its range, or not exactly one target, or one of steps and epochs,
+        is given.
+      CalibrationError: no noise multiplier up to 1e9 meets the target, or `spent` exceeds it already.
 
     Example:
       >>> sigma = calibrate_noise_multiplier(target_epsilon=8, target_delta=1e-5, sample_rate=0.02, steps=1000)
       >>> round(sigma, 4)
       0.7339
     """
-    epsilon = as_epsilon(target_epsilon, name="target_epsilon")
-    delta = as_delta(target_delta, name="target_delta")
-    if not 0.0 < delta < 1.0 or math.isinf(epsilon):
-        raise InvalidParameterError(
-            f"target_delta={delta!r} must be in (0, 1) and target_epsilon={epsilon!r} finite; no noise is needed or"
-            " enough otherwise"
+    aim = as_target(target)
+    rate = as_positive_rate(sample_rate)
+    tolerance = as_tolerance(rel_tol)
+    factors = factors_of(schedule, step_count(rate, steps, epochs))
+    before = spent_history(spent, aim)
+    return least_noise_of_schedule(aim, rate, factors, before, tolerance)
+
+
+def calibrate_steps(
+    *,
+    noise_multiplier: float,
+    sample_rate: float,
+    spent: Iterable[Any] = (),
+    **target: Unpack[TargetArguments],
+) -> int:
+    """Return the largest number of steps proved to meet a target; times sample_rate it is the number of epochs.
+
+    Args:
+      noise_multiplier: > 0.
+      sample_rate: in (0, 1].
+      spent: a history that was trained before and counts, too.
+      **target: as for `calibrate_noise_multiplier`.
+
+    Returns:
+      A number of steps in [1, 2**53], with which the target is met; one more is not proved to meet it.
+
+    Raises:
+      InvalidParameterError: an argument is outside its range, or not exactly one target is given.
+      CalibrationError: not even one step meets the target.
+
+    Example:
+      >>> calibrate_steps(target_epsilon=3, target_delta=1e-5, noise_multiplier=1.0, sample_rate=0.01)
+      2666
+    """
+    aim = as_target(target)
+    noise, rate = as_positive_noise(noise_multiplier), as_positive_rate(sample_rate)
+    before = spent_history(spent, aim)
+    left = aim.mu**2 - about_mu_squared(before)
+    start = left / (rate**2 * one_step(noise)) if left > 0.0 else 1.0
+
+    def excess(n: int) -> float:
+        return aim.excess(PrivacyCurve([*before, (noise, rate, n)]))
+
+    found = largest_safe_integer(excess, start, MOST_STEPS)
+    if found == 0:
+        raise CalibrationError(
+            f"one step at noise_multiplier={noise!r} and sample_rate={rate!r} exceeds {aim.says}; raise the noise"
         )
-    rate = as_sample_rate(sample_rate)
-    if rate == 0.0:
-        raise InvalidParameterError("sample_rate=0.0 must be > 0; nothing is ever sampled, any noise will do")
-    count = _step_count(rate, steps, epochs)
-    tolerance = as_real("rel_tol", rel_tol)
-    if not 1e-12 <= tolerance <= 1.0:
-        raise InvalidParameterError(f"rel_tol={tolerance!r} must be in [1e-12, 1]")
-
-    def excess(noise_multiplier: float) -> float:
-        """Log of proved delta over target; at most 0 where the noise is proved enough."""
-        upper = history_delta(compose([(noise_multiplier, rate, count)]), epsilon).upper
-        return math.log(max(upper, 5e-324)) - math.log(delta)
-
-    return _smallest_safe(excess, tolerance, *_first_guess(epsilon, delta, rate, count))
+    return found
 
 
-def _step_count(sample_rate: float, steps: int | None, epochs: float | None) -> int:
-    """Return the number of steps that was asked for."""
+def calibrate_sample_rate(
+    *,
+    noise_multiplier: float,
+    steps: int | None = None,
+    epochs: float | None = None,
+    spent: Iterable[Any] = (),
+    rel_tol: float = 1e-9,
+    **target: Unpack[TargetArguments],
+) -> float:
+    """Return the largest sampling probability proved to meet a target.
+
+    Args:
+      noise_multiplier: > 0.
+      steps: number of optimizer steps, >= 1; or
+      epochs: passes over the data, > 0: epochs / sample_rate steps, rounded down to whole ones. Then a larger rate
+        means fewer steps.
+      spent: a history that was trained before and counts, too.
+      rel_tol: the result is at most this fraction below a value that is not proved, in [1e-12, 1].
+      **target: as for `calibrate_noise_multiplier`.
+
+    Returns:
+      A probability in (0, 1]; 1 if every step may see all data.
+
+    Raises:
+      InvalidParameterError: an argument is outside its range, or not exactly one target, or one of steps and epochs,
+        is given.
+      CalibrationError: no rate down to 1e-9 meets the target.
+    """
+    aim = as_target(target)
+    noise, tolerance, before = as_positive_noise(noise_multiplier), as_tolerance(rel_tol), spent_history(spent, aim)
     if (steps is None) == (epochs is None):
-        raise InvalidParameterError(f"give either steps or epochs, not {'both' if steps is not None else 'neither'}")
-    if steps is None:
-        length = as_real("epochs", epochs)
-        if not 0.0 < length < math.inf:
-            raise InvalidParameterError(f"epochs={length!r} must be positive and finite")
-        steps = int(length / sample_rate)
-    count = as_steps(steps)
-    if count == 0:
-        raise InvalidParameterError("steps=0 needs no noise; give at least one step")
-    return count
+        step_count(1.0, steps, epochs)  # says what is wrong
+
+    def excess(rate: float, count: int) -> float:
+        return aim.excess(PrivacyCurve([*before, (noise, rate, count)]))
+
+    each_step = one_step(noise)
+    left = max(aim.mu**2 - about_mu_squared(before), 1e-12)
+    if steps is not None:
+        count, most = step_count(1.0, steps, None), 1.0
+        start = math.sqrt(left / (count * each_step))
+    else:
+        # with n steps the rate is in (passes / (n + 1), passes / n]: the fewest with which its lower end is safe
+        passes = as_epochs(epochs)
+        least = max(math.floor(passes * STEP_ROOM), 1)
+
+        def at_lower_end(n: int) -> float:
+            return excess(min(passes / (n + 1) * STEP_ROOM, 1.0), n)
+
+        count = fewest_safe(at_lower_end, least, passes**2 * each_step / left, aim)
+        most = start = min(passes / count, 1.0)
+    if excess(most, count) <= 0.0:
+        return most
+    try:
+        least, _ = smallest_safe(lambda x: excess(min(1.0 / x, 1.0), count), tolerance, max(1.0 / start, 1.0), 2.0)
+        return 1.0 / least
+    except CalibrationError:
+        raise CalibrationError(f"no sample_rate down to 1e-9 meets {aim.says}; raise noise_multiplier") from None
 
 
-def _first_guess(epsilon: float, delta: float, sample_rate: float, steps: int) -> tuple[float, float]:
-    """Return about the noise multiplier, and the slope of -log(delta) in log(noise); nothing of it needs to be right.
+def calibrate_batch_size(
+    *,
+    dataset_size: int,
+    noise_multiplier: float,
+    steps: int | None = None,
+    epochs: float | None = None,
+    spent: Iterable[Any] = (),
+    **target: Unpack[TargetArguments],
+) -> int:
+    """Return the largest batch size, of a data loader that Opacus makes private, proved to meet a target.
 
-    By the central limit theorem the steps are about one Gaussian of mu^2 = n q^2 (e^{1/s^2} - 1) (Bu, Dong, Long & Su
-    2020, https://arxiv.org/abs/1911.11607): an estimate, mostly a little too low.
+    Opacus samples with the probability 1 / ceil(dataset_size / batch_size), and an epoch has that many steps.
+
+    Args:
+      dataset_size: number of training examples, >= 1.
+      noise_multiplier: > 0.
+      steps: number of optimizer steps, >= 1; or
+      epochs: passes over the data, > 0.
+      spent: a history that was trained before and counts, too.
+      **target: as for `calibrate_noise_multiplier`.
+
+    Returns:
+      A batch size in [1, dataset_size].
+
+    Raises:
+      InvalidParameterError: an argument is outside its range, or not exactly one target, or one of steps and epochs,
+        is given.
+      CalibrationError: not even batches of one example meet the target.
     """
+    aim = as_target(target)
+    noise, size = as_positive_noise(noise_multiplier), as_dataset_size(dataset_size)
+    before = spent_history(spent, aim)
+    step_count(1.0, steps, epochs)
 
-    def log_delta(log_noise: float) -> float:
-        variance = steps * sample_rate**2 * math.expm1(min(math.exp(-2.0 * log_noise), 60.0))
-        return math.log(exact_delta(compose([(1.0 / math.sqrt(variance), 1.0, 1)]), epsilon, "remove").upper)
+    def excess(batches: int) -> float:
+        count = step_count(1.0 / batches, steps, epochs)
+        return aim.excess(PrivacyCurve([*before, (noise, 1.0 / batches, count)]))
 
-    low, high = math.log(0.15), math.log(1e4)
-    if not log_delta(low) > math.log(delta) > log_delta(high):
-        return 1.0, 10.0
-    root = brentq(lambda log_noise: log_delta(log_noise) - math.log(delta), low, high, xtol=1e-3)
-    assert isinstance(root, float)
-    at = root + 0.03
-    return math.exp(at), max(50.0 * (log_delta(at - 0.01) - log_delta(at + 0.01)), 1.0)
+    left = max(aim.mu**2 - about_mu_squared(before), 1e-12)
+    each_step = one_step(noise)
+    start = math.sqrt(each_step * steps / left) if steps is not None else each_step * as_epochs(epochs) / left
+    batches = fewest_safe(excess, 1, start, aim, most=size)
+    batch = size if batches == 1 else math.ceil(size / (batches - 1)) - 1
+    # not every number of batches is that of a batch size
+    if batch < 1 or (math.ceil(size / batch) != batches and excess(math.ceil(size / batch)) > 0.0):
+        raise CalibrationError(f"no batch size meets {aim.says}; raise noise_multiplier or train less")
+    return batch
 
 
-def _smallest_safe(excess: Callable[[float], float], rel_tol: float, start: float, slope: float) -> float:
-    """Return x with excess(x) <= 0, at most rel_tol above a value where that was not so.
+def calibrate_delta(
+    *,
+    target_epsilon: float,
+    noise_multiplier: float,
+    sample_rate: float,
+    steps: int | None = None,
+    epochs: float | None = None,
+    spent: Iterable[Any] = (),
+) -> float:
+    """Return the least delta proved at an epsilon: the upper end of `PrivacyCurve.delta`.
 
-    A secant in (log x, excess) inside a bracket, aimed half a tolerance to the safe side: noise spans decades, and log
-    delta is smooth in log noise. The value returned is one at which the bound was evaluated.
+    Args:
+      target_epsilon: in [0, inf].
+      noise_multiplier: >= 0.
+      sample_rate: in (0, 1].
+      steps: number of optimizer steps, >= 1; or
+      epochs: passes over the data, > 0.
+      spent: a history that was trained before and counts, too.
+
+    Raises:
+      InvalidParameterError: an argument is outside its range, or not exactly one of steps and epochs is given.
     """
-    low, high = 0.0, math.inf
-    at = start
-    previous: tuple[float, float] | None = None
-    for _ in range(200):
-        value = excess(at)
-        if value <= 0.0:
-            high = min(high, at)
-        else:
-            low = max(low, at)
-        if high <= low * (1.0 + rel_tol):
-            return high
-        if low >= LARGEST_NOISE:
-            raise CalibrationError(
-                f"noise_multiplier={low:g} does not meet the target; raise target_epsilon or target_delta, or train"
-                " fewer steps"
-            )
-        if high < 1e-9:
-            return high  # practically no noise is needed
-        if previous is not None and previous[0] != at and math.isfinite(value) and math.isfinite(previous[1]):
-            secant = -(value - previous[1]) / math.log(at / previous[0])
-            if secant > 0.0:
-                slope = secant
-        previous = (at, value)
-        at = _next_noise(at, value, slope, low, high, rel_tol)
-    return high
-
-
-def _next_noise(at: float, value: float, slope: float, low: float, high: float, rel_tol: float) -> float:
-    """Return the next noise multiplier to try, strictly inside the bracket."""
-    move = value / slope if math.isfinite(value) else math.copysign(1.0, value)
-    # aim beyond the root, on the side not yet closed to within the tolerance
-    aim = 0.4 * rel_tol if abs(move) > 0.4 * rel_tol or value > 0.0 else -0.8 * rel_tol
-    target = at * math.exp(min(max(move + aim, -0.7), 0.7))
-    if low < target < high:
-        return target
-    if math.isinf(high):
-        return 4.0 * at
-    return math.sqrt(low * high) if low > 0.0 else 0.25 * high
+    rate = as_positive_rate(sample_rate)
+    history = [*spent, (as_noise_multiplier(noise_multiplier), rate, step_count(rate, steps, epochs))]
+    return PrivacyCurve(history).delta(as_epsilon(target_epsilon, name="target_epsilon")).upper

@@ -10,19 +10,22 @@ from pathlib import Path
 import pytest
 
 import opacus_edgeworth as ew
+from opacus_edgeworth.targets import TargetArguments
 
 ROOT = Path(__file__).parent.parent
 MODULES = [
     "bounds", "mechanisms", "curve", "calibration", "accountant", "certification.certificate", "certification.audit",
-    "edgeworth.approximation", "edgeworth.tilted",
+    "edgeworth.approximation", "edgeworth.tilted", "schedules", "planning",
 ]  # fmt: skip
 
 
 def test_public_names():
     assert sorted(ew.__all__) == [
         "Bounds", "CalibrationError", "Certificate", "CertificationError", "EdgeworthAccountant",
-        "EdgeworthApproximation", "EdgeworthError", "EstimateWarning", "InvalidParameterError", "PrivacyCurve",
-        "TiltedEdgeworth", "audit", "calibrate_noise_multiplier", "check_certificate", "mechanisms",
+        "EdgeworthApproximation", "EdgeworthError", "EstimateWarning", "InvalidParameterError", "Plan", "PlanPoint",
+        "PrivacyCurve", "TiltedEdgeworth", "audit", "calibrate_batch_size", "calibrate_delta",
+        "calibrate_noise_multiplier", "calibrate_sample_rate", "calibrate_steps", "check_certificate", "mechanisms",
+        "plan", "schedules",
     ]  # fmt: skip
 
 
@@ -30,10 +33,13 @@ def test_signatures():
     assert list(inspect.signature(ew.PrivacyCurve).parameters) == ["history"]
     assert list(inspect.signature(ew.PrivacyCurve.delta).parameters) == ["self", "epsilon", "direction"]
     assert list(inspect.signature(ew.PrivacyCurve.epsilon).parameters) == ["self", "delta"]
-    names = ["target_epsilon", "target_delta", "sample_rate", "steps", "epochs", "rel_tol"]
+    names = ["sample_rate", "steps", "epochs", "schedule", "spent", "rel_tol", "target"]
     signature = inspect.signature(ew.calibrate_noise_multiplier)
     assert list(signature.parameters) == names
-    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in signature.parameters.values())
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
+    targets = ["target_epsilon", "target_delta", "target_advantage", "target_tpr", "target_fpr", "target_mu"]
+    assert list(TargetArguments.__annotations__) == targets
     signature = inspect.signature(ew.audit)
     assert list(signature.parameters) == ["history", "epsilon", "delta"]
     assert all(signature.parameters[n].kind is inspect.Parameter.KEYWORD_ONLY for n in ("epsilon", "delta"))

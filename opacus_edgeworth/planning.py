@@ -1,0 +1,162 @@
+"""What can be afforded: the noise that every batch size and length of training needs at the same privacy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from opacus_edgeworth._validate import as_dataset_size, as_epochs, as_steps, as_tolerance
+from opacus_edgeworth.errors import InvalidParameterError
+from opacus_edgeworth.solving import about_mu_squared, about_noise, least_noise, spent_history, step_count
+from opacus_edgeworth.targets import TargetArguments, as_target
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPoint:
+    """One way to train at the privacy of the plan.
+
+    Args:
+      batch_size: expected number of examples in a step.
+      epochs: passes over the data.
+      steps: optimizer steps.
+      sample_rate: Poisson sampling probability: 1 over the number of steps in an epoch, as Opacus has it.
+      noise_multiplier: the least that is proved to meet the target.
+      noise_per_example: noise_multiplier / batch_size: standard deviation of the noise in the mean gradient of a step,
+        in clipping norms. The smaller, the more a step is worth.
+      total_noise: noise_per_example / sqrt(steps): that of the mean gradient over the whole run, if it did not move.
+    """
+
+    batch_size: int
+    epochs: float
+    steps: int
+    sample_rate: float
+    noise_multiplier: float
+    noise_per_example: float
+    total_noise: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Ways to train at equal privacy.
+
+    Args:
+      target: what all of them are proved to meet, in words.
+      dataset_size: number of training examples.
+      points: for every number of epochs, every batch size.
+    """
+
+    target: str
+    dataset_size: int
+    points: tuple[PlanPoint, ...]
+
+    def best(self, *, max_epochs: float = math.inf, min_steps: int = 1) -> PlanPoint:
+        """Return the point of least noise per example among those that take enough steps and not too long.
+
+        Args:
+          max_epochs: what can be computed.
+          min_steps: optimizer steps that training needs to get anywhere.
+
+        Raises:
+          InvalidParameterError: no point of the plan is like that.
+        """
+        found = [point for point in self.points if point.epochs <= max_epochs and point.steps >= min_steps]
+        if not found:
+            raise InvalidParameterError(
+                f"max_epochs={max_epochs:g}, min_steps={min_steps} leave no point; plan smaller batches or more epochs"
+            )
+        return min(found, key=lambda point: point.noise_per_example)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the points as dictionaries: rows of a table."""
+        return [asdict(point) for point in self.points]
+
+    def _repr_html_(self) -> str:
+        """Return a table of noise multipliers for notebooks: a row for every batch size, a column for every length."""
+        lengths = sorted({point.epochs for point in self.points})
+        cells = {(point.batch_size, point.epochs): point for point in self.points}
+        head = "".join(f"<th>{length:g} epochs</th>" for length in lengths)
+        rows = []
+        for size in sorted({point.batch_size for point in self.points}):
+            columns = "".join(
+                f"<td>{cells[size, length].noise_multiplier:.4f}<br><small>{cells[size, length].noise_per_example:.2e}"
+                "</small></td>"
+                for length in lengths
+            )
+            rows.append(f"<tr><th>{size}</th>{columns}</tr>")
+        return (
+            f"<table><caption>noise multiplier, and noise per example, for {self.target};"
+            f" {self.dataset_size} examples</caption><tr><th>batch size</th>{head}</tr>{''.join(rows)}</table>"
+        )
+
+
+def plan(
+    *,
+    dataset_size: int,
+    batch_sizes: Iterable[int] | None = None,
+    epochs: Iterable[float] | float = (1, 2, 5, 10, 20, 50),
+    spent: Iterable[Any] = (),
+    rel_tol: float = 1e-6,
+    **target: Unpack[TargetArguments],
+) -> Plan:
+    """Return the least noise for every batch size and every number of epochs, at the same proved privacy.
+
+    Args:
+      dataset_size: number of training examples, >= 1.
+      batch_sizes: each in [1, dataset_size]; powers of two up to the data, and all of the data, by default.
+      epochs: each > 0.
+      spent: a history that was trained before and counts, too.
+      rel_tol: each noise multiplier is about this fraction at most above the least one, in [1e-12, 1].
+      **target: target_epsilon and target_delta, or another target; see `TargetArguments`.
+
+    Returns:
+      A Plan; its points are proved to meet the target one by one.
+
+    Raises:
+      InvalidParameterError: an argument is outside its range, or not exactly one target is given.
+      CalibrationError: a point cannot meet the target.
+
+    Example:
+      >>> ways = plan(dataset_size=60_000, batch_sizes=[256, 1024], epochs=[3], target_epsilon=3, target_delta=1e-5)
+      >>> [round(point.noise_multiplier, 4) for point in ways.points]
+      [0.6266, 0.772]
+    """
+    aim, size, tolerance = as_target(target), as_dataset_size(dataset_size), as_tolerance(rel_tol)
+    lengths = [as_epochs(length) for length in ([epochs] if isinstance(epochs, (int, float)) else epochs)]
+    sizes = [_batch_size(value, size) for value in (_powers_of_two(size) if batch_sizes is None else batch_sizes)]
+    before = spent_history(spent, aim)
+    left = aim.mu**2 - about_mu_squared(before)
+    points, slope = [], aim.slope
+    shorter: list[float] | None = None
+    for length in lengths:
+        off: list[float] = []  # by which factor the rough answer is off: much the same for neighbours
+        for column, batch in enumerate(sizes):
+            rate = 1.0 / math.ceil(size / batch)
+            steps = step_count(rate, None, length)
+            about = about_noise(left, rate, ((1.0, steps),))
+            guess = off[-1] if off else 1.0
+            if shorter is not None:
+                guess = shorter[column] * (off[-1] / shorter[column - 1] if off else 1.0)
+            noise, slope = least_noise(aim, rate, ((1.0, steps),), before, tolerance, about * guess, slope, False)
+            off.append(noise / about)
+            each = noise / batch
+            points.append(PlanPoint(batch, length, steps, rate, noise, each, each / math.sqrt(steps)))
+        shorter = off
+    return Plan(aim.says, size, tuple(points))
+
+
+def _batch_size(value: Any, dataset_size: int) -> int:
+    """Return a batch size."""
+    number = as_steps(value, name="batch_size")
+    if not 1 <= number <= dataset_size:
+        raise InvalidParameterError(f"batch_size={number!r} must be in [1, dataset_size={dataset_size}]")
+    return number
+
+
+def _powers_of_two(dataset_size: int) -> list[int]:
+    """Return batch sizes from 32 up to all of the data."""
+    return [*(2**k for k in range(5, 53) if 2**k < dataset_size), dataset_size]

@@ -1,0 +1,95 @@
+"""Schedules of the noise: by how much the noise multiplier is multiplied at every step.
+
+A schedule is a list of factors, one for each step, or a function of the step, which counts from 0. `linear` and
+`cosine` make the common ones; Opacus's `LambdaNoise` takes the same functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+from opacus_edgeworth._validate import as_real, as_steps
+from opacus_edgeworth.errors import InvalidParameterError
+
+Schedule: TypeAlias = Iterable[float] | Callable[[int], float]
+Factors: TypeAlias = tuple[tuple[float, int], ...]
+"""(factor, steps) pairs, in which the order of steps, which does not matter, is lost."""
+
+
+def linear(steps: int, *, start: float = 1.0, end: float = 0.5) -> tuple[float, ...]:
+    """Return factors that go from `start` at the first step to `end` at the last one along a line.
+
+    Args:
+      steps: number of steps, >= 1.
+      start: of the first step, positive and finite.
+      end: of the last one, likewise.
+
+    Raises:
+      InvalidParameterError: an argument is outside its range.
+
+    Example:
+      >>> linear(3, end=0.5)
+      (1.0, 0.75, 0.5)
+    """
+    return _between(steps, start, end, lambda progress: progress)
+
+
+def cosine(steps: int, *, start: float = 1.0, end: float = 0.5) -> tuple[float, ...]:
+    """Return factors that go from `start` to `end` along half a period of a cosine, flat at both ends.
+
+    Args:
+      steps: number of steps, >= 1.
+      start: of the first step, positive and finite.
+      end: of the last one, likewise.
+
+    Raises:
+      InvalidParameterError: an argument is outside its range.
+
+    Example:
+      >>> [round(factor, 3) for factor in cosine(5, end=0.5)]
+      [1.0, 0.927, 0.75, 0.573, 0.5]
+    """
+    return _between(steps, start, end, lambda progress: 0.5 - 0.5 * math.cos(math.pi * progress))
+
+
+def factors_of(schedule: Schedule | None, steps: int) -> Factors:
+    """Return the factors of a schedule of so many steps; equal ones are counted. None is constant noise.
+
+    Raises:
+      InvalidParameterError: there are not `steps` factors, or one of them is not positive and finite.
+    """
+    if schedule is None:
+        return ((1.0, steps),)
+    if isinstance(schedule, (str, bytes)):
+        raise InvalidParameterError(
+            f"schedule={schedule!r} must be factors or a function; see opacus_edgeworth.schedules"
+        )
+    if callable(schedule):
+        values = [schedule(step) for step in range(steps)]
+    else:
+        try:
+            values = list(schedule)
+        except TypeError:
+            raise InvalidParameterError(f"schedule={schedule!r} must be factors or a function of the step") from None
+    if len(values) != steps:
+        raise InvalidParameterError(f"schedule has {len(values)} factors for {steps} steps; give one for each step")
+    return tuple(Counter(_positive(f"schedule[{step}]", value) for step, value in enumerate(values)).items())
+
+
+def _between(steps: Any, start: Any, end: Any, shape: Callable[[float], float]) -> tuple[float, ...]:
+    """Return factors along a shape, which rises from 0 to 1."""
+    count, first, last = as_steps(steps), _positive("start", start), _positive("end", end)
+    if count == 0:
+        raise InvalidParameterError("steps=0 must be at least 1")
+    return tuple(first + (last - first) * shape(step / max(count - 1, 1)) for step in range(count))
+
+
+def _positive(name: str, value: Any) -> float:
+    """Return a positive finite number."""
+    number = as_real(name, value)
+    if not 0.0 < number < math.inf:
+        raise InvalidParameterError(f"{name}={number!r} must be positive and finite; it multiplies the noise")
+    return number
