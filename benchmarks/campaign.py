@@ -28,6 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 import opacus_edgeworth as ew
+from opacus_edgeworth.plotting import plot_map
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from truths import (
@@ -250,7 +251,6 @@ def draw_maps(outcomes: Sequence[Outcome], folder: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
-    from matplotlib.colors import LogNorm
 
     single = [o for o in outcomes if len(o["history"]) == 1 and "width" in o]
     noise, rate = (np.array([o["history"][0][i] for o in single]) for i in (0, 1))
@@ -261,13 +261,8 @@ def draw_maps(outcomes: Sequence[Outcome], folder: Path) -> None:
         ("time", "seconds of the slower call", seconds, 1e-4, 10.0),
     ):
         figure, axes = plt.subplots(figsize=(8.0, 5.0), layout="constrained")
-        order = np.argsort(values)  # the worst on top
-        points = axes.scatter(
-            noise[order], rate[order], c=values[order], s=7, norm=LogNorm(low, high), cmap="viridis", linewidths=0
-        )
-        axes.set(xscale="log", yscale="log", xlabel="noise multiplier", ylabel="sample rate")
+        plot_map(noise, rate, values, label=label, limits=(low, high), ax=axes)
         axes.set_title(f"{len(single)} regimes of one phase")
-        figure.colorbar(points, label=label)
         figure.savefig(folder / f"campaign_{name}.png", dpi=110)
         plt.close(figure)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from opacus_edgeworth.errors import CertificationError, InvalidParameterError
+from opacus_edgeworth.rounding import at_least, at_most
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,10 @@ class Bounds:
     def relative_width(self) -> float:
         """The width over the upper end's magnitude; 0 for a point."""
         return 0.0 if self.lower == self.upper else self.width / abs(self.upper)
+
+    def _repr_html_(self) -> str:
+        """Return it for notebooks: the end to report first, both rounded outward."""
+        return f"<b>at most {at_most(self.upper, 12)}</b>, at least {at_least(self.lower, 12)} <small>(proved)</small>"
 
     def intersect(self, other: Bounds) -> Bounds:
         """Return the interval in both: two proofs about one number are one better proof.

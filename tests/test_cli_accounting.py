@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 import opacus_edgeworth as ew
 from opacus_edgeworth import checkpoints
 from opacus_edgeworth.cli import compare as compare_module
-from opacus_edgeworth.cli import exits, output
+from opacus_edgeworth import rounding
+from opacus_edgeworth.cli import exits
 from opacus_edgeworth.cli.app import app
 from opacus_edgeworth.cli.peers import PEERS, Peer
 from opacus_edgeworth.finetune import checkpoint as finetune_checkpoint
@@ -365,12 +366,12 @@ def test_noise():
 
 def test_numbers_are_rounded_to_the_safe_side():
     for value in (1.23456789012, 7.9999999999, 1e-300, 123456789.5, 5e-324):
-        assert float(output.at_least(value)) <= value <= float(output.at_most(value))
-        assert float(output.at_most(value)) <= value * (1 + 2e-7) + 1e-323
-    assert output.at_most(math.inf) == "inf"
+        assert float(rounding.at_least(value)) <= value <= float(rounding.at_most(value))
+        assert float(rounding.at_most(value)) <= value * (1 + 2e-7) + 1e-323
+    assert rounding.at_most(math.inf) == "inf"
 
 
-@pytest.mark.parametrize("name", ["histories", "cli.exits", "cli.output"])
+@pytest.mark.parametrize("name", ["histories", "cli.exits", "rounding"])
 def test_docstring_examples(name: str):
     result = doctest.testmod(importlib.import_module(f"opacus_edgeworth.{name}"))
     assert result.attempted > 0

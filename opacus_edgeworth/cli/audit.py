@@ -27,8 +27,6 @@ from opacus_edgeworth.cli.history import (
     find_history,
 )
 from opacus_edgeworth.cli.output import (
-    at_least,
-    at_most,
     json_object,
     package_version,
     print_assumptions,
@@ -40,6 +38,7 @@ from opacus_edgeworth.composition import parse_history
 from opacus_edgeworth.errors import CertificationError, InvalidParameterError
 from opacus_edgeworth.extras import require_extra
 from opacus_edgeworth.histories import History
+from opacus_edgeworth.rounding import at_least, at_most
 
 
 def audit_command(

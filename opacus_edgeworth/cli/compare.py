@@ -25,8 +25,6 @@ from opacus_edgeworth.cli.history import (
     find_history,
 )
 from opacus_edgeworth.cli.output import (
-    at_least,
-    at_most,
     json_object,
     print_assumptions,
     print_json,
@@ -38,6 +36,7 @@ from opacus_edgeworth.cli.timed import Outcome, ask, prepare
 from opacus_edgeworth.composition import parse_history
 from opacus_edgeworth.curve import PrivacyCurve
 from opacus_edgeworth.histories import History
+from opacus_edgeworth.rounding import at_least, at_most
 
 Row = tuple[Peer, Outcome]
 

@@ -23,8 +23,6 @@ from opacus_edgeworth.cli.history import (
     find_history,
 )
 from opacus_edgeworth.cli.output import (
-    at_least,
-    at_most,
     json_object,
     print_assumptions,
     print_json,
@@ -33,6 +31,7 @@ from opacus_edgeworth.cli.output import (
 )
 from opacus_edgeworth.curve import PrivacyCurve
 from opacus_edgeworth.histories import History
+from opacus_edgeworth.rounding import at_least, at_most
 
 Answer = tuple[float, Bounds]
 """Where it was asked, and the proved bounds there."""

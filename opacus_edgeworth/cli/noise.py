@@ -19,14 +19,13 @@ from opacus_edgeworth.cli.history import (
     sampling,
 )
 from opacus_edgeworth.cli.output import (
-    at_least,
-    at_most,
     json_object,
     print_assumptions,
     print_json,
     print_table,
 )
 from opacus_edgeworth.curve import PrivacyCurve
+from opacus_edgeworth.rounding import at_least, at_most
 
 
 def noise_command(

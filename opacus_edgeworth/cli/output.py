@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -28,33 +27,10 @@ from rich.text import Text
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.histories import COLUMNS, History
 
-DIGITS = 8
 PHASES_SHOWN = 4
 LONGEST_UNWRAPPED = 24
 ADJACENCY = "one example added or removed, the larger of both directions"
 SAMPLING = "Poisson, every example enters every batch on its own with probability sample_rate"
-
-
-def at_most(value: float, digits: int = DIGITS) -> str:
-    """Return a number in so many digits, never below it.
-
-    Example:
-      >>> at_most(0.12345678901, 4), at_most(8.0), at_most(float("inf"))
-      ('0.1235', '8', 'inf')
-    """
-    return _rounded(value, Context(prec=digits, rounding=ROUND_CEILING))
-
-
-def at_least(value: float, digits: int = DIGITS) -> str:
-    """Return a number in so many digits, never above it."""
-    return _rounded(value, Context(prec=digits, rounding=ROUND_FLOOR))
-
-
-def _rounded(value: float, context: Context) -> str:
-    """Return a number rounded as the context says."""
-    if not math.isfinite(value):
-        return str(value)
-    return f"{float(context.create_decimal(value)):.{context.prec}g}"
 
 
 def json_object(command: str, history: History, **parts: Any) -> dict[str, Any]:
