@@ -71,7 +71,8 @@ class PrivacyCurve(Meaning):
         """
         which = as_direction(direction)
         if which != "both":
-            return each(epsilon, lambda value: self._profile(which).forward(as_epsilon(value)))
+            profile = self._profile(which)
+            return each(epsilon, lambda value: profile.forward(as_epsilon(value)))
         if self._others:
             return each(epsilon, lambda value: mixed_delta(self._steps, self._others, as_epsilon(value)))
         return each(epsilon, lambda value: history_delta(self._steps, as_epsilon(value)))

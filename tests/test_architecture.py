@@ -16,7 +16,7 @@ ORDER = [
     "mixed.engines", "meaning.profile", "meaning.tradeoff", "meaning.risk", "meaning.gaussian", "meaning.renyi",
     "meaning.methods", "curve", "certification.typed_json", "certification.balls", "certification.composed",
     "certification.certificate", "certification.search", "certification.audit", "schedules", "search", "targets",
-    "solving", "calibration", "planning", "edgeworth.estimate", "edgeworth.expansion", "edgeworth.cumulants",
+    "solving", "calibration", "conversions", "planning", "edgeworth.estimate", "edgeworth.expansion", "edgeworth.cumulants",
     "edgeworth.remainder", "edgeworth.finite_sample", "edgeworth.approximation", "edgeworth.tilted", "accountant",
     "checkpoints", "histories", "finetune.settings", "finetune.data", "finetune.tables", "finetune.sources",
     "finetune.quiet", "finetune.fingerprint", "finetune.devices", "finetune.randomness", "finetune.budget",
