@@ -227,6 +227,19 @@ def test_logical_batch_needs_no_more_memory_than_a_physical_one(monkeypatch: pyt
     assert sum(sizes) > 2000
 
 
+def test_one_vector_of_each_example_comes_in_larger_pieces(monkeypatch: pytest.MonkeyPatch):
+    """Regression: asked for while the encoder was put aside, the default was that of a whole encoder, 64."""
+    from opacus_edgeworth.finetune.features import CachedRows
+
+    sizes = []
+    original = CachedRows.batch
+    monkeypatch.setattr(
+        CachedRows, "batch", lambda self, rows, device: sizes.append(len(rows)) or original(self, rows, device)
+    )
+    run(data=tiny.texts(600), batch_size=300, method="head")
+    assert max(sizes) > 200
+
+
 MODELS: dict[str, Any] = {
     "batch norm": (lambda: add_batch_norm(tiny.model()), {}, "BatchNorm layer .*GroupNorm"),
     "no model": (lambda: 7, {}, "model=int is neither"),

@@ -23,7 +23,10 @@ HEAD_PHYSICAL = 1024  # one vector of each example is cheap
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The model and the tokens, ready for training."""
+    """The model and the tokens, ready for training.
+
+    `physical_batch_size` is how many examples are held at once, if the settings leave it open.
+    """
 
     loaded: LoadedModel
     tokens: dict[str, TokenRows]
@@ -31,12 +34,7 @@ class Prepared:
     frozen: int
     cached: bool
     mode: Mode
-
-    @property
-    def physical_batch_size(self) -> int:
-        """How many examples are held at once, if the settings leave it open."""
-        alone = self.cached and self.frozen == self.loaded.classifier.encoder.depth
-        return HEAD_PHYSICAL if alone else DEFAULT_PHYSICAL
+    physical_batch_size: int
 
 
 def prepare(
@@ -57,7 +55,9 @@ def prepare(
         )
     frozen = frozen_layers(classifier.encoder, settings)
     cached = use_cache(classifier, frozen, list(tokens.values()), settings)
-    return Prepared(loaded, tokens, limit, frozen, cached, choose_mode(classifier, settings, mixed))
+    # known now: while the cache is in use the encoder has no layers
+    physical = HEAD_PHYSICAL if cached and frozen == classifier.encoder.depth else DEFAULT_PHYSICAL
+    return Prepared(loaded, tokens, limit, frozen, cached, choose_mode(classifier, settings, mixed), physical)
 
 
 def made_up_batch(prepared: Prepared, inputs: Inputs, device: torch.device) -> Batch:
