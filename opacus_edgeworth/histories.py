@@ -58,7 +58,7 @@ def read_history(path: str | Path) -> History:
       ((1.0, 0.01, 1000),)
     """
     if str(path) == "-":
-        return _history_in_text(sys.stdin.buffer.read(), "standard input")
+        return history_in_text(sys.stdin.buffer.read(), "standard input")
     path = Path(path)
     try:
         path = _file_of_run(path) if path.is_dir() else path
@@ -70,11 +70,15 @@ def read_history(path: str | Path) -> History:
         content = head if b"\0" in head else path.read_bytes()
     except OSError as error:
         raise InvalidParameterError(f"{path} cannot be read: {error.strerror or error}") from None
-    return _history_in_text(content, str(path))
+    return history_in_text(content, str(path))
 
 
-def _history_in_text(content: bytes, name: str) -> History:
-    """Return the history in what should be JSON or CSV."""
+def history_in_text(content: bytes, name: str) -> History:
+    """Return the history in what should be JSON or CSV; `name` is its source, for messages.
+
+    Raises:
+      InvalidParameterError: it is neither, or holds no history.
+    """
     try:
         text = content.decode("utf-8-sig")
         if "\0" in text:

@@ -142,7 +142,9 @@ def plot_tradeoff(
       The axes.
     """
     axes = _axes(ax)
-    rates = np.geomspace(LEAST_RATE, 1.0, 80) if log else np.linspace(0.0, 1.0, 81)
+    # chords lie below a concave curve: close together where it is steep
+    steep = np.geomspace(LEAST_RATE, 0.1, 40)
+    rates = np.geomspace(LEAST_RATE, 1.0, 80) if log else np.union1d(np.linspace(0.0, 1.0, 81), steep)
     best = np.array([bounds.upper for bounds in curve.true_positive_rate(rates)])
     if regions:
         axes.fill_between(rates, best, 1.0, color="0.92", linewidth=0.0)

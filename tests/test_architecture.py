@@ -18,13 +18,15 @@ ORDER = [
     "certification.certificate", "certification.search", "certification.audit", "schedules", "search", "targets",
     "solving", "calibration", "conversions", "planning", "edgeworth.estimate", "edgeworth.expansion", "edgeworth.cumulants",
     "edgeworth.remainder", "edgeworth.finite_sample", "edgeworth.approximation", "edgeworth.tilted", "accountant",
-    "checkpoints", "histories", "finetune.settings", "finetune.data", "finetune.tables", "finetune.sources",
+    "checkpoints", "histories", "report.numbers", "report.recorded", "report.run", "report.measures",
+    "report.cautions", "report.certifying", "report.checklist", "report.content", "report.figures", "report.page",
+    "finetune.settings", "finetune.data", "finetune.tables", "finetune.sources",
     "finetune.quiet", "finetune.fingerprint", "finetune.devices", "finetune.randomness", "finetune.budget",
     "finetune.checkpoint", "finetune.encoding", "finetune.architecture", "finetune.classifier", "finetune.models",
     "finetune.methods", "finetune.gradients", "finetune.features", "finetune.evaluation", "finetune.loop",
     "finetune.statement", "finetune.result", "finetune.folder", "finetune.preparation", "finetune.run",
     "finetune.trainer_callback", "cli.exits", "cli.output", "cli.history", "cli.peers", "cli.timed", "cli.epsilon",
-    "cli.noise", "cli.compare", "cli.audit", "cli.finetune", "cli.app", "cli.__main__",
+    "cli.noise", "cli.compare", "cli.audit", "cli.report", "cli.finetune", "cli.app", "cli.__main__",
 ]  # fmt: skip
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 
@@ -60,7 +62,7 @@ def test_imports_point_down(path):
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_the_core_is_numpy_and_scipy_alone(path):
     roots = {module.split(".")[0] for module in imported(path)}
-    if name_of(path) == "plotting":
+    if name_of(path) in ("plotting", "report.figures"):
         roots -= {"matplotlib"}
     if name_of(path) not in ("accountant", "checkpoints") and not name_of(path).startswith("finetune."):
         assert not roots & {"opacus", "torch", "matplotlib", "transformers", "peft"}

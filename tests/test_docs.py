@@ -15,6 +15,7 @@ import tiny
 from typer.testing import CliRunner
 
 import opacus_edgeworth as ew
+from opacus_edgeworth import report
 from opacus_edgeworth.cli.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -111,7 +112,8 @@ def run_commands(block: str, place: str) -> None:
 def public_names() -> set[str]:
     """Return what a user can call: names and public methods, as the table of guarantees spells them."""
     found: set[str] = set()
-    for module, prefix in ((ew, "ew."), (ew.mechanisms, "mechanisms."), (finetune_module(), "finetune.")):
+    modules = ((ew, "ew."), (ew.mechanisms, "mechanisms."), (finetune_module(), "finetune."), (report, "report."))
+    for module, prefix in modules:
         for name in getattr(module, "__all__", None) or own_classes(module):
             thing = getattr(module, name)
             if isinstance(thing, ModuleType) or (inspect.isclass(thing) and issubclass(thing, BaseException)):

@@ -16,6 +16,7 @@ from opacus_edgeworth.cli.epsilon import epsilon_command
 from opacus_edgeworth.cli.exits import EPILOG, ExitStatus, in_flags
 from opacus_edgeworth.cli.finetune import finetune_command
 from opacus_edgeworth.cli.noise import noise_command
+from opacus_edgeworth.cli.report import report_command
 from opacus_edgeworth.errors import EdgeworthError
 
 app = typer.Typer(
@@ -58,4 +59,5 @@ add_command("epsilon", epsilon_command)
 add_command("noise", noise_command)
 add_command("compare", compare_command)
 add_command("audit", audit_command)
+add_command("report", report_command)
 add_command("finetune", finetune_command, words=str)  # its messages name settings, which Python callers share
