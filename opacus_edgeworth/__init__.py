@@ -3,8 +3,11 @@
 `import opacus_edgeworth` registers `accountant="edgeworth"` with Opacus.
 """
 
+import sys
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
 from opacus_edgeworth import mechanisms, schedules
-from opacus_edgeworth.accountant import EdgeworthAccountant, register
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.calibration import (
     calibrate_batch_size,
@@ -26,6 +29,9 @@ from opacus_edgeworth.errors import (
     InvalidParameterError,
 )
 from opacus_edgeworth.planning import Plan, PlanPoint, plan
+
+if TYPE_CHECKING:
+    from opacus_edgeworth.accountant import EdgeworthAccountant
 
 __all__ = [
     "Bounds",
@@ -53,4 +59,18 @@ __all__ = [
     "schedules",
 ]
 
-register()
+PROGRAM = "opacus-edgeworth"
+
+
+def __getattr__(name: str) -> Any:
+    """Return the accountant where it was not needed so far."""
+    if name == "EdgeworthAccountant":
+        from opacus_edgeworth.accountant import EdgeworthAccountant
+
+        return EdgeworthAccountant
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# Our own program answers most questions without Opacus, whose import takes seconds: whoever needs it there imports it.
+if PurePath(sys.argv[0] if sys.argv else "").stem != PROGRAM:
+    from opacus_edgeworth.accountant import EdgeworthAccountant

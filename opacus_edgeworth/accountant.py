@@ -112,3 +112,6 @@ def register() -> None:
     """Make `accountant="edgeworth"` known to Opacus; again and again without effect."""
     if registry._ACCOUNTANTS.get(MECHANISM) is not EdgeworthAccountant:
         registry.register_accountant(MECHANISM, EdgeworthAccountant, force=True)
+
+
+register()
