@@ -18,9 +18,8 @@ from opacus.accountants import create_accountant
 from typer.testing import CliRunner
 
 import opacus_edgeworth as ew
-from opacus_edgeworth import checkpoints
+from opacus_edgeworth import checkpoints, rounding
 from opacus_edgeworth.cli import compare as compare_module
-from opacus_edgeworth import rounding
 from opacus_edgeworth.cli import exits
 from opacus_edgeworth.cli.app import app
 from opacus_edgeworth.cli.peers import PEERS, Peer
