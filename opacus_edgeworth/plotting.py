@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.errors import InvalidParameterError
 from opacus_edgeworth.extras import require_extra
+from opacus_edgeworth.rounding import at_most
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,7 +116,7 @@ def plot_delta(
         claimed = curve.epsilon(delta).upper
         axes.plot([claimed], [delta], "o", color=line.get_color())
         axes.annotate(
-            f"ε = {claimed:.4g} at δ = {delta:g}", (claimed, delta), xytext=(8, 8), textcoords="offset points"
+            f"ε ≤ {at_most(claimed, 4)} at δ = {delta:g}", (claimed, delta), xytext=(8, 8), textcoords="offset points"
         )
     axes.grid(color="0.9")
     return axes

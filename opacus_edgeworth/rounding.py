@@ -15,12 +15,14 @@ def at_most(value: float, digits: int = DIGITS) -> str:
       >>> at_most(0.12345678901, 4), at_most(8.0), at_most(float("inf"))
       ('0.1235', '8', 'inf')
     """
-    return _rounded(value, Context(prec=digits, rounding=ROUND_CEILING))
+    text = _rounded(value, Context(prec=digits, rounding=ROUND_CEILING))
+    return text if float(text) >= value else repr(value)  # next to 0 doubles have fewer digits
 
 
 def at_least(value: float, digits: int = DIGITS) -> str:
     """Return a number in so many digits, never above it."""
-    return _rounded(value, Context(prec=digits, rounding=ROUND_FLOOR))
+    text = _rounded(value, Context(prec=digits, rounding=ROUND_FLOOR))
+    return text if float(text) <= value else repr(value)
 
 
 def _rounded(value: float, context: Context) -> str:

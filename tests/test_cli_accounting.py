@@ -367,6 +367,7 @@ def test_numbers_are_rounded_to_the_safe_side():
     for value in (1.23456789012, 7.9999999999, 1e-300, 123456789.5, 5e-324):
         assert float(rounding.at_least(value)) <= value <= float(rounding.at_most(value))
         assert float(rounding.at_most(value)) <= value * (1 + 2e-7) + 1e-323
+    assert float(rounding.at_most(5e-324)) >= 5e-324
     assert rounding.at_most(math.inf) == "inf"
 
 

@@ -39,7 +39,7 @@ def test_curves_reach_down_to_tiny_deltas_and_mark_the_claim(axes):
     _, y = drawn(axes)
     assert y[-1] == pytest.approx(1e-12, rel=1e-6)
     assert drawn(axes, 1) == (pytest.approx([CURVE.epsilon(1e-5).upper]), pytest.approx([1e-5]))
-    assert "ε = 1.828 at δ = 1e-05" in [text.get_text() for text in axes.texts]
+    assert "ε ≤ 1.829 at δ = 1e-05" in [text.get_text() for text in axes.texts]
 
 
 def test_several_curves_are_told_apart_without_colour(axes):
