@@ -102,7 +102,8 @@ def main() -> None:
         f"Command: `make compare`; commit {commit.stdout.strip() or 'unknown'}; {platform.machine()}, Python"
         f" {platform.python_version()}, one thread.",
         "",
-        "RDP and PRV: excess of epsilon over the proved one. The last four columns are the time of a new accountant's call.",
+        "RDP and PRV: excess of epsilon over the proved one. The last four columns are times of a new accountant's"
+        " call.",
         "",
         *epsilon_rows(),
         "",
