@@ -16,6 +16,7 @@ from opacus_edgeworth.cli.epsilon import epsilon_command
 from opacus_edgeworth.cli.exits import EPILOG, ExitStatus, in_flags
 from opacus_edgeworth.cli.finetune import finetune_command
 from opacus_edgeworth.cli.noise import noise_command
+from opacus_edgeworth.cli.plan import plan_command
 from opacus_edgeworth.cli.report import report_command
 from opacus_edgeworth.errors import EdgeworthError
 
@@ -57,6 +58,7 @@ def add_command(name: str, command: Callable[..., Any], *, words: Callable[[str]
 
 add_command("epsilon", epsilon_command)
 add_command("noise", noise_command)
+add_command("plan", plan_command)
 add_command("compare", compare_command)
 add_command("audit", audit_command)
 add_command("report", report_command)

@@ -29,13 +29,15 @@ EPILOG = "\n\n".join(
     ]
 )
 
-FLAGS = {"target_epsilon": "--epsilon", "target_delta": "--delta", "history": "FILE"}
+FLAGS = {
+    "target_epsilon": "--epsilon", "target_delta": "--delta", "target_advantage": "--advantage", "target_tpr": "--tpr",
+    "target_fpr": "--fpr", "target_mu": "--mu", "history": "FILE",
+}  # fmt: skip
 """Flags of arguments of the library that are not called like them."""
 
 PARAMETERS = (
     "noise_multiplier", "sample_rate", "steps", "epochs", "batch_size", "dataset_size", "epsilon", "delta",
-    "max_epsilon", "max_delta", "time_limit", "output", "check", "target_advantage", "target_tpr", "target_fpr",
-    "target_mu",
+    "max_epsilon", "max_delta", "time_limit", "output", "check", "max_epochs", "min_steps", "spent",
 )  # fmt: skip
 """Arguments of the library, and our own, that are flags of the same name."""
 
