@@ -90,6 +90,13 @@ def test_a_page_runs_and_prints_what_it_says(name: str, folder: Path, capsys: py
             require_same(printed, said, place)
 
 
+def test_the_readme_prints_what_it_says(folder: Path):
+    """Its programs are run by `test_public_api`."""
+    for language, block, line, _ in blocks((ROOT / "README.md").read_text(encoding="utf-8")):
+        if language == "console":
+            run_commands(block, f"README.md, line {line}")
+
+
 def run_commands(block: str, place: str) -> None:
     """Run the block's commands that are this package's and quick; others must at least exist."""
     status = None
