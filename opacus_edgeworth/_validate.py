@@ -95,6 +95,14 @@ def as_distribution(name: str, values: Any) -> tuple[float, ...]:
     return numbers_given
 
 
+def as_some_steps(value: Any) -> int:
+    """Return a number of steps to train, an integer >= 1."""
+    number = as_steps(value)
+    if number == 0:
+        raise InvalidParameterError("steps=0 needs no noise; give at least one step")
+    return number
+
+
 def as_steps(value: Any, *, name: str = "steps") -> int:
     """Return a number of steps, an integer >= 0 (an integral float is accepted, as Opacus produces them)."""
     number = as_real(name, value)
@@ -155,18 +163,22 @@ def as_direction(value: Any) -> Literal["both", "remove", "add"]:
 
 
 def as_positive_rate(value: Any) -> float:
-    """Return a sampling probability in (0, 1]."""
+    """Return a sampling probability in [1e-15, 1]."""
     rate = as_sample_rate(value)
     if rate == 0.0:
         raise InvalidParameterError("sample_rate=0.0 must be > 0; nothing is ever sampled, any noise will do")
+    if rate < 1e-15:
+        raise InvalidParameterError(f"sample_rate={rate!r} must be at least 1e-15; no data set is as large")
     return rate
 
 
 def as_positive_noise(value: Any) -> float:
-    """Return a noise multiplier > 0."""
+    """Return a noise multiplier in [1e-4, 1e9]."""
     noise = as_noise_multiplier(value)
     if noise == 0.0:
         raise InvalidParameterError("noise_multiplier=0.0 must be > 0; without noise no number of steps is private")
+    if not 1e-4 <= noise <= 1e9:
+        raise InvalidParameterError(f"noise_multiplier={noise!r} must be in [1e-4, 1e9]; about 1 is usual")
     return noise
 
 

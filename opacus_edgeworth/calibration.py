@@ -7,12 +7,11 @@ evaluated that is not. `TargetArguments` lists the targets, one of which is give
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from opacus_edgeworth._validate import (
     as_dataset_size,
-    as_epochs,
     as_epsilon,
     as_noise_multiplier,
     as_positive_noise,
@@ -20,23 +19,33 @@ from opacus_edgeworth._validate import (
     as_tolerance,
 )
 from opacus_edgeworth.curve import PrivacyCurve
-from opacus_edgeworth.errors import CalibrationError
+from opacus_edgeworth.errors import CalibrationError, InvalidParameterError
 from opacus_edgeworth.schedules import Schedule, factors_of
 from opacus_edgeworth.search import largest_safe_integer, smallest_safe
 from opacus_edgeworth.solving import (
     MOST_STEPS,
     STEP_ROOM,
-    about_mu_squared,
+    about_left,
+    about_rate,
+    about_steps,
+    as_length,
     fewest_safe,
     least_noise_of_schedule,
     one_step,
+    parsed_spent,
     spent_history,
     step_count,
+    whole_steps,
 )
-from opacus_edgeworth.targets import TargetArguments, as_target
+from opacus_edgeworth.targets import Target, TargetArguments, as_target
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+WINDOWS = 8
+"""How many smaller numbers of steps are tried where fewer steps may be as good as smaller batches."""
+MOST_BATCHES = 20_000
+"""How many numbers of batches are looked at for that."""
 
 
 def calibrate_noise_multiplier(
@@ -52,7 +61,7 @@ def calibrate_noise_multiplier(
     """Return the smallest noise multiplier proved to meet a target.
 
     Args:
-      sample_rate: Poisson sampling probability, in (0, 1]; with Opacus, 1 / len(data_loader).
+      sample_rate: Poisson sampling probability, in [1e-15, 1]; with Opacus, 1 / len(data_loader).
       steps: number of optimizer steps, >= 1; or
       epochs: passes over the data, > 0: epochs / sample_rate steps, rounded down to whole ones.
       schedule: what the noise multiplier is multiplied by at every step: factors, or a function of the step (see
@@ -93,8 +102,8 @@ def calibrate_steps(
     """Return the largest number of steps proved to meet a target; times sample_rate it is the number of epochs.
 
     Args:
-      noise_multiplier: > 0.
-      sample_rate: in (0, 1].
+      noise_multiplier: in [1e-4, 1e9].
+      sample_rate: in [1e-15, 1].
       spent: a history that was trained before and counts, too.
       **target: as for `calibrate_noise_multiplier`.
 
@@ -112,13 +121,12 @@ def calibrate_steps(
     aim = as_target(target)
     noise, rate = as_positive_noise(noise_multiplier), as_positive_rate(sample_rate)
     before = spent_history(spent, aim)
-    left = aim.mu**2 - about_mu_squared(before)
-    start = left / (rate**2 * one_step(noise)) if left > 0.0 else 1.0
 
     def excess(n: int) -> float:
         return aim.excess(PrivacyCurve([*before, (noise, rate, n)]))
 
-    found = largest_safe_integer(excess, start, MOST_STEPS)
+    start = about_steps(aim, about_left(aim, before), noise, rate)
+    found = largest_safe_integer(excess, start, MOST_STEPS, 0.5 * aim.slope)
     if found == 0:
         raise CalibrationError(
             f"one step at noise_multiplier={noise!r} and sample_rate={rate!r} exceeds {aim.says}; raise the noise"
@@ -138,7 +146,7 @@ def calibrate_sample_rate(
     """Return the largest sampling probability proved to meet a target.
 
     Args:
-      noise_multiplier: > 0.
+      noise_multiplier: in [1e-4, 1e9].
       steps: number of optimizer steps, >= 1; or
       epochs: passes over the data, > 0: epochs / sample_rate steps, rounded down to whole ones. Then a larger rate
         means fewer steps.
@@ -155,35 +163,54 @@ def calibrate_sample_rate(
       CalibrationError: no rate down to 1e-9 meets the target.
     """
     aim = as_target(target)
-    noise, tolerance, before = as_positive_noise(noise_multiplier), as_tolerance(rel_tol), spent_history(spent, aim)
-    if (steps is None) == (epochs is None):
-        step_count(1.0, steps, epochs)  # says what is wrong
+    noise, tolerance = as_positive_noise(noise_multiplier), as_tolerance(rel_tol)
+    count, passes = as_length(steps, epochs)
+    before = spent_history(spent, aim)
+    left = about_left(aim, before)
 
-    def excess(rate: float, count: int) -> float:
-        return aim.excess(PrivacyCurve([*before, (noise, rate, count)]))
+    def excess(rate: float, n: int) -> float:
+        return aim.excess(PrivacyCurve([*before, (noise, rate, n)]))
 
-    each_step = one_step(noise)
-    left = max(aim.mu**2 - about_mu_squared(before), 1e-12)
-    if steps is not None:
-        count, most = step_count(1.0, steps, None), 1.0
-        start = math.sqrt(left / (count * each_step))
-    else:
-        # with n steps the rate is in (passes / (n + 1), passes / n]: the fewest with which its lower end is safe
-        passes = as_epochs(epochs)
-        least = max(math.floor(passes * STEP_ROOM), 1)
-
-        def at_lower_end(n: int) -> float:
-            return excess(min(passes / (n + 1) * STEP_ROOM, 1.0), n)
-
-        count = fewest_safe(at_lower_end, least, passes**2 * each_step / left, aim)
-        most = start = min(passes / count, 1.0)
+    least, most = 0.0, 1.0
+    if passes is not None:
+        count, least, most = _fewest_steps(excess, passes, one_step(noise) / left, aim)
+    assert count is not None
     if excess(most, count) <= 0.0:
         return most
+    start = 1.0 / min(max(about_rate(aim, left, noise, count), least), most)
     try:
-        least, _ = smallest_safe(lambda x: excess(min(1.0 / x, 1.0), count), tolerance, max(1.0 / start, 1.0), 2.0)
-        return 1.0 / least
+        best, _ = smallest_safe(lambda x: excess(min(1.0 / x, most), count), tolerance, start, aim.slope)
     except CalibrationError:
         raise CalibrationError(f"no sample_rate down to 1e-9 meets {aim.says}; raise noise_multiplier") from None
+    rate = min(1.0 / best, most)
+    return rate if passes is None or (rate >= least and whole_steps(rate, passes) == count) else least
+
+
+def _fewest_steps(
+    excess: Callable[[float, int], float], passes: float, per_pass: float, aim: Target
+) -> tuple[int, float, float]:
+    """Return the least number of steps that so many epochs may take, and the least and most rate with which they do.
+
+    With n steps the rate is in (passes / (n + 1), passes / n]; what counts is whether the lower end is safe. That may
+    not be monotone among the first few n: they are tried one by one.
+    """
+
+    def lower_end(n: int) -> tuple[float, int]:
+        rate = min(passes / (n + 1) * (1.0 + 4.0 * (STEP_ROOM - 1.0)), 1.0)
+        return rate, max(whole_steps(rate, passes), 1)  # of very many steps perhaps not n
+
+    first = max(whole_steps(1.0, passes), 1)
+    if first > MOST_STEPS:
+        raise InvalidParameterError(f"epochs={passes!r} are more than 2**53 steps; no training run is longer")
+    if excess(min(passes / first, 1.0), first) <= 0.0:
+        return first, 0.0, min(passes / first, 1.0)
+    found = fewest_safe(lambda n: excess(*lower_end(n)), first, passes * per_pass * passes, aim)
+    for fewer in range(first + 1, min(found - 1, first + WINDOWS)):
+        if excess(*lower_end(fewer)) <= 0.0:
+            found = fewer
+            break
+    least, count = lower_end(found)
+    return count, least, min(passes / count, 1.0)
 
 
 def calibrate_batch_size(
@@ -201,7 +228,7 @@ def calibrate_batch_size(
 
     Args:
       dataset_size: number of training examples, >= 1.
-      noise_multiplier: > 0.
+      noise_multiplier: in [1e-4, 1e9].
       steps: number of optimizer steps, >= 1; or
       epochs: passes over the data, > 0.
       spent: a history that was trained before and counts, too.
@@ -217,22 +244,53 @@ def calibrate_batch_size(
     """
     aim = as_target(target)
     noise, size = as_positive_noise(noise_multiplier), as_dataset_size(dataset_size)
+    count, passes = as_length(steps, epochs)
+    if passes is not None:
+        step_count(1.0 / size, None, passes)  # says what is wrong
     before = spent_history(spent, aim)
-    step_count(1.0, steps, epochs)
+    known: dict[int, float] = {}
 
-    def excess(batches: int) -> float:
-        count = step_count(1.0 / batches, steps, epochs)
-        return aim.excess(PrivacyCurve([*before, (noise, 1.0 / batches, count)]))
+    def steps_of(batches: int) -> int:
+        return whole_steps(1.0 / batches, passes) if passes is not None else count or 1
 
-    left = max(aim.mu**2 - about_mu_squared(before), 1e-12)
-    each_step = one_step(noise)
-    start = math.sqrt(each_step * steps / left) if steps is not None else each_step * as_epochs(epochs) / left
-    batches = fewest_safe(excess, 1, start, aim, most=size)
-    batch = size if batches == 1 else math.ceil(size / (batches - 1)) - 1
-    # not every number of batches is that of a batch size
-    if batch < 1 or (math.ceil(size / batch) != batches and excess(math.ceil(size / batch)) > 0.0):
+    def excess(batch: int) -> float:
+        batches = math.ceil(size / batch)
+        if batches not in known:
+            n = steps_of(batches)
+            known[batches] = aim.excess(PrivacyCurve([*before, (noise, 1.0 / batches, n)])) if n else math.inf
+        return known[batches]
+
+    left = about_left(aim, before)
+    start = left / (passes * one_step(noise)) if passes is not None else about_rate(aim, left, noise, steps_of(1))
+    found = largest_safe_integer(excess, start * size, size, 0.5 * aim.slope)
+    if passes is not None and passes != math.floor(passes):
+        found = _larger_batch(excess, steps_of, size, found)
+    if found == 0:
         raise CalibrationError(f"no batch size meets {aim.says}; raise noise_multiplier or train less")
-    return batch
+    return found
+
+
+def _larger_batch(excess: Callable[[int], float], steps_of: Callable[[int], int], size: int, found: int) -> int:
+    """Return a larger safe batch, if there is one: where fewer batches make as good as as few steps; else `found`.
+
+    Epochs that are not whole make up to one step less than they say, which may outweigh the larger batch.
+    """
+    batch, refused, tried = max(found, 1), 0, 0
+    for _ in range(MOST_BATCHES):
+        batches = math.ceil(size / batch)
+        if batches == 1 or tried == WINDOWS:
+            break
+        batch = math.ceil(size / (batches - 1))
+        count = steps_of(math.ceil(size / batch))
+        if count == refused:
+            continue  # a smaller batch with as many steps was
+        tried += 1
+        if excess(batch) <= 0.0:
+            fewer = math.ceil(size / batch)
+            found = size if fewer == 1 else math.ceil(size / (fewer - 1)) - 1
+        else:
+            refused = count
+    return found
 
 
 def calibrate_delta(
@@ -249,7 +307,7 @@ def calibrate_delta(
     Args:
       target_epsilon: in [0, inf].
       noise_multiplier: >= 0.
-      sample_rate: in (0, 1].
+      sample_rate: in [1e-15, 1].
       steps: number of optimizer steps, >= 1; or
       epochs: passes over the data, > 0.
       spent: a history that was trained before and counts, too.
@@ -257,6 +315,7 @@ def calibrate_delta(
     Raises:
       InvalidParameterError: an argument is outside its range, or not exactly one of steps and epochs is given.
     """
-    rate = as_positive_rate(sample_rate)
-    history = [*spent, (as_noise_multiplier(noise_multiplier), rate, step_count(rate, steps, epochs))]
-    return PrivacyCurve(history).delta(as_epsilon(target_epsilon, name="target_epsilon")).upper
+    epsilon = as_epsilon(target_epsilon, name="target_epsilon")
+    noise, rate = as_noise_multiplier(noise_multiplier), as_positive_rate(sample_rate)
+    count = step_count(rate, steps, epochs)
+    return PrivacyCurve([*parsed_spent(spent), (noise, rate, count)]).delta(epsilon).upper

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, TypeAlias
 
 from opacus_edgeworth._validate import as_real, as_steps
@@ -18,13 +19,15 @@ Schedule: TypeAlias = Iterable[float] | Callable[[int], float]
 Factors: TypeAlias = tuple[tuple[float, int], ...]
 """(factor, steps) pairs, in which the order of steps, which does not matter, is lost."""
 
+MOST_FACTORS = 10**7
+
 
 def linear(steps: int, *, start: float = 1.0, end: float = 0.5) -> tuple[float, ...]:
     """Return factors that go from `start` at the first step to `end` at the last one along a line.
 
     Args:
       steps: number of steps, >= 1.
-      start: of the first step, positive and finite.
+      start: of the first step, in [1e-100, 1e100].
       end: of the last one, likewise.
 
     Raises:
@@ -42,7 +45,7 @@ def cosine(steps: int, *, start: float = 1.0, end: float = 0.5) -> tuple[float, 
 
     Args:
       steps: number of steps, >= 1.
-      start: of the first step, positive and finite.
+      start: of the first step, in [1e-100, 1e100].
       end: of the last one, likewise.
 
     Raises:
@@ -59,7 +62,7 @@ def factors_of(schedule: Schedule | None, steps: int) -> Factors:
     """Return the factors of a schedule of so many steps; equal ones are counted. None is constant noise.
 
     Raises:
-      InvalidParameterError: there are not `steps` factors, or one of them is not positive and finite.
+      InvalidParameterError: there are not `steps` factors, or one of them is not in [1e-100, 1e100].
     """
     if schedule is None:
         return ((1.0, steps),)
@@ -67,15 +70,20 @@ def factors_of(schedule: Schedule | None, steps: int) -> Factors:
         raise InvalidParameterError(
             f"schedule={schedule!r} must be factors or a function; see opacus_edgeworth.schedules"
         )
+    if steps > MOST_FACTORS:
+        raise InvalidParameterError(f"schedule of {steps} steps has too many factors, at most 10**7; see PrivacyCurve")
     if callable(schedule):
         values = [schedule(step) for step in range(steps)]
     else:
         try:
-            values = list(schedule)
+            values = list(islice(schedule, steps + 1))  # it may never end
         except TypeError:
             raise InvalidParameterError(f"schedule={schedule!r} must be factors or a function of the step") from None
     if len(values) != steps:
-        raise InvalidParameterError(f"schedule has {len(values)} factors for {steps} steps; give one for each step")
+        more = "at least " if len(values) > steps else ""
+        raise InvalidParameterError(
+            f"schedule has {more}{len(values)} factors for {steps} steps; give one for each step"
+        )
     return tuple(Counter(_positive(f"schedule[{step}]", value) for step, value in enumerate(values)).items())
 
 
@@ -88,8 +96,8 @@ def _between(steps: Any, start: Any, end: Any, shape: Callable[[float], float]) 
 
 
 def _positive(name: str, value: Any) -> float:
-    """Return a positive finite number."""
+    """Return a factor."""
     number = as_real(name, value)
-    if not 0.0 < number < math.inf:
-        raise InvalidParameterError(f"{name}={number!r} must be positive and finite; it multiplies the noise")
+    if not 1e-100 <= number <= 1e100:
+        raise InvalidParameterError(f"{name}={number!r} must be in [1e-100, 1e100]; it multiplies the noise")
     return number

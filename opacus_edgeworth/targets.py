@@ -15,6 +15,10 @@ from opacus_edgeworth.curve import PrivacyCurve
 from opacus_edgeworth.errors import InvalidParameterError
 from opacus_edgeworth.meaning.gaussian import gaussian_delta
 
+MU_FLOOR = 1e-6
+"""Down to which delta `PrivacyCurve.gaussian_mu` asks."""
+FAR = 0.5
+"""Log of delta over that of the Gaussian at which mu need not be known."""
 KINDS = {
     "target_epsilon": ("target_epsilon", "target_delta"),
     "target_advantage": ("target_advantage",),
@@ -30,13 +34,15 @@ class Target:
     Args:
       says: it, in words.
       excess: log of the proved bound over the limit, at most 0 where it is proved to be kept.
-      mu: of about the Gaussian that just keeps it: where a search may begin.
+      mu: of about the Gaussian that just keeps it, in [1e-6, 1e6]: where a search may begin.
+      seen: about the probability of seeing an example without any noise that just keeps it.
       slope: about -d excess / d log(noise) there.
     """
 
     says: str
     excess: Callable[[PrivacyCurve], float]
     mu: float
+    seen: float
     slope: float = 2.0
 
 
@@ -44,14 +50,14 @@ class TargetArguments(TypedDict, total=False):
     """The keywords of a target; exactly one of the four kinds is given.
 
     Args:
-      target_epsilon: in [0, inf), with `target_delta`, in (0, 1): (epsilon, delta)-differential privacy.
+      target_epsilon: in [0, 1e6], with `target_delta`, in [1e-300, 1): (epsilon, delta)-differential privacy.
       target_delta: see `target_epsilon`.
       target_advantage: in (0, 1), the largest true minus false positive rate of membership inference,
         `PrivacyCurve.advantage`.
       target_tpr: in (0, 1), the largest true positive rate at the false positive rate `target_fpr`, below it,
         `PrivacyCurve.true_positive_rate`.
       target_fpr: see `target_tpr`.
-      target_mu: > 0, the mu of Gaussian differential privacy down to delta = 1e-6, `PrivacyCurve.gaussian_mu`.
+      target_mu: in (0, 1000], the mu of Gaussian differential privacy down to delta = 1e-6, `PrivacyCurve.gaussian_mu`.
     """
 
     target_epsilon: float | None
@@ -83,6 +89,11 @@ def as_target(given: Mapping[str, Any]) -> Target:
     raise InvalidParameterError(f"give one target ({ways}), not {' and '.join(sorted(names)) if names else 'none'}")
 
 
+def _rough(mu: float) -> float:
+    """Return a mu from which a search may begin."""
+    return min(max(mu, 1e-6), 1e6)
+
+
 def _log_ratio(value: float, limit: float) -> float:
     """Return log(value / limit), of the very sign of value - limit."""
     ratio = (value - limit) / limit
@@ -93,10 +104,11 @@ def _epsilon_delta(given: Mapping[str, Any]) -> Target:
     """Return (epsilon, delta)-differential privacy."""
     epsilon = as_epsilon(given["target_epsilon"], name="target_epsilon")
     delta = as_delta(given["target_delta"], name="target_delta")
-    if not 0.0 < delta < 1.0 or math.isinf(epsilon):
+    if epsilon > 1e6:
+        raise InvalidParameterError(f"target_epsilon={epsilon!r} must be at most 1e6; that promises nothing any more")
+    if not 1e-300 <= delta < 1.0:
         raise InvalidParameterError(
-            f"target_delta={delta!r} must be in (0, 1) and target_epsilon={epsilon!r} finite; no noise is needed or"
-            " enough otherwise"
+            f"target_delta={delta!r} must be in (0, 1), at least 1e-300; usually below 1 / dataset size"
         )
 
     def gap(log_mu: float) -> float:
@@ -106,14 +118,14 @@ def _epsilon_delta(given: Mapping[str, Any]) -> Target:
     mu = math.exp(float(brentq(gap, low, high, xtol=1e-6))) if gap(low) < 0.0 < gap(high) else 1.0  # type: ignore[arg-type]
     slope = max(50.0 * (gap(math.log(mu) + 0.01) - gap(math.log(mu) - 0.01)), 1.0)
     says = f"epsilon={epsilon:g} at delta={delta:g}"
-    return Target(says, lambda curve: _log_ratio(curve.delta(epsilon).upper, delta), mu, slope)
+    return Target(says, lambda curve: _log_ratio(curve.delta(epsilon).upper, delta), mu, delta, slope)
 
 
 def _advantage(given: Mapping[str, Any]) -> Target:
     """Return a limit on the advantage of membership inference."""
     limit = as_open_rate("target_advantage", given["target_advantage"])
-    mu = 2.0 * float(ndtri(0.5 + 0.5 * limit))
-    return Target(f"advantage {limit:g}", lambda curve: _log_ratio(curve.advantage().upper, limit), mu)
+    mu = _rough(2.0 * float(ndtri(0.5 + 0.5 * limit)))
+    return Target(f"advantage {limit:g}", lambda curve: _log_ratio(curve.advantage().upper, limit), mu, limit)
 
 
 def _true_positive_rate(given: Mapping[str, Any]) -> Target:
@@ -128,15 +140,28 @@ def _true_positive_rate(given: Mapping[str, Any]) -> Target:
         # in units of what lies between no privacy loss and the limit, so that log is steep where it should be
         return _log_ratio(max(curve.true_positive_rate(fpr).upper - fpr, 5e-324), tpr - fpr)
 
-    return Target(f"true positive rate {tpr:g} at {fpr:g} false positives", excess, float(ndtri(tpr) - ndtri(fpr)))
+    mu, seen = _rough(float(ndtri(tpr) - ndtri(fpr))), (tpr - fpr) / (1.0 - fpr)
+    return Target(f"true positive rate {tpr:g} at {fpr:g} false positives", excess, mu, seen)
 
 
 def _gaussian(given: Mapping[str, Any]) -> Target:
     """Return a limit on the mu of Gaussian differential privacy."""
     mu = as_real("target_mu", given["target_mu"])
-    if not 0.0 < mu < math.inf:
-        raise InvalidParameterError(f"target_mu={mu!r} must be positive and finite; about 1 is moderate privacy")
-    return Target(f"mu={mu:g}", lambda curve: _log_ratio(curve.gaussian_mu().upper, mu), mu)
+    if not 0.0 < mu <= 1e3:
+        raise InvalidParameterError(f"target_mu={mu!r} must be in (0, 1000]; about 1 is moderate privacy")
+
+    # at these epsilons delta must not exceed delta_mu or, at the last one, the floor
+    epsilons = [mu * (0.5 * mu + score) for score in (0.0, 2.0, 4.0, 9.0)]
+    limits = [(epsilon, gaussian_delta(mu, epsilon)) for epsilon in epsilons]
+
+    def excess(curve: PrivacyCurve) -> float:
+        for epsilon, most in limits:  # far from private all of mu would take long
+            ratio = _log_ratio(curve.delta(epsilon).lower, max(most, MU_FLOOR))
+            if ratio > (FAR if most > MU_FLOOR else 0.0):
+                return ratio
+        return _log_ratio(curve.gaussian_mu().upper, mu)
+
+    return Target(f"mu={mu:g}", excess, _rough(mu), MU_FLOOR)
 
 
 _MAKERS = {

@@ -8,6 +8,10 @@ delta(e) <= kappa(c) e^{sum n log(1 - q + q e^{c(c-1)/(2 s^2)}) - (c-1) e}.
 delta <= 1 - prod (1-q)^n in the remove direction, and P >= prod (1-q)^n Q gives delta <= 1 - e^e prod (1-q)^n in the
 add direction.
 
+*Hardly any noise.* The test "some output is beyond 1/2" errs without the example with probability F = sum n Phi(-1/(2s))
+at most, and with it with probability M = prod (1 - q Phi(1/(2s)))^n at most. So delta >= 1 - M - e^e F in the remove
+direction and, by the complement, delta >= 1 - F - e^e M in the add one: where F is nothing, the bounds of sampling.
+
 *One step.* Forgetting all steps but one is post-processing, so delta is at least that of any one step.
 """
 
@@ -16,7 +20,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import erf
+from scipy.special import erf, log_ndtr, ndtr
 
 from opacus_edgeworth._types import Direction, FloatArray
 from opacus_edgeworth.bounds import Bounds
@@ -25,6 +29,8 @@ from opacus_edgeworth.inversion.exact import single_step_delta
 from opacus_edgeworth.inversion.saddle import log_kappa
 from opacus_edgeworth.mechanisms import ULP
 
+HARDLY_ANY_NOISE = 0.1
+"""Noise multiplier up to which delta may be that of sampling alone, to many digits."""
 ORDERS: FloatArray = 1.0 + np.geomspace(1e-6, 1e6, 241)
 LOG_KAPPAS: FloatArray = np.array([log_kappa(float(c)) for c in ORDERS])
 
@@ -61,6 +67,19 @@ def distance_bound(steps: Composition) -> float:
     single = steps.sample_rate * erf(0.5 / (math.sqrt(2.0) * steps.noise_multiplier))
     total = float(steps.steps @ single) + float(erf(0.5 * math.sqrt(0.5 * steps.gaussian)))
     return min(sampling_delta(steps), total * (1.0 + 1e-12) + 1e-300)
+
+
+def nearly_noiseless_delta(steps: Composition, epsilon: float, direction: Direction) -> Bounds:
+    """Return bounds on delta at epsilon >= 0: sharp where there is hardly any noise, [0, 1] where there is more."""
+    if steps.gaussian > 0.0 or steps.phases == 0 or steps.noise_multiplier.max() > HARDLY_ANY_NOISE:
+        return Bounds(0.0, 1.0)
+    score, room = 0.5 / steps.noise_multiplier, ULP * (steps.phases + 8)
+    log_missed = float(steps.steps @ np.log1p(-steps.sample_rate * ndtr(score) * (1.0 - 1e-15))) * (1.0 - room)
+    log_false = log_ndtr(-score) * (1.0 - 1e-13) + (epsilon if direction == "remove" else 0.0)
+    false = float(steps.steps @ np.exp(np.minimum(log_false, 0.0))) * (1.0 + 1e-9) + 1e-290
+    seen = -math.expm1(min(log_missed + (epsilon if direction == "add" else 0.0), 0.0)) * (1.0 - 8.0 * ULP)
+    upper = sampling_delta(steps, epsilon if direction == "add" else 0.0)
+    return Bounds(min(max(seen - false, 0.0), upper), min(upper, 1.0))
 
 
 def elementary_delta(steps: Composition, epsilon: float, direction: Direction) -> Bounds:

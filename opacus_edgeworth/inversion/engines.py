@@ -22,7 +22,12 @@ from opacus_edgeworth.inversion.contour import (
     line_for_epsilon,
     make_lines,
 )
-from opacus_edgeworth.inversion.elementary import distance_bound, elementary_delta, elementary_epsilon
+from opacus_edgeworth.inversion.elementary import (
+    distance_bound,
+    elementary_delta,
+    elementary_epsilon,
+    nearly_noiseless_delta,
+)
 from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
 from opacus_edgeworth.inversion.grid import Grid, make_grid
 from opacus_edgeworth.inversion.law import barrier_for, law_for_tilt, softness
@@ -53,6 +58,8 @@ LITTLE = 1e-3
 """Share of epsilon that a phase may at most reveal in the add direction to be left out there."""
 MAX_CHAINS = 4
 """How many are made for one epsilon."""
+HOPELESS, HALVINGS = 1e-10, 4
+"""Lower over upper end of delta from which the delta of half of epsilon may say more, and how often that is tried."""
 LEAST_DELTA = 1e-250
 """Below it no chain is made: its tables would underflow."""
 
@@ -65,6 +72,9 @@ def history_delta(steps: Composition, epsilon: float) -> Bounds:
         return steps.noiseless_delta()
     if math.isinf(epsilon):
         return Bounds(0.0, 0.0)
+    quick = nearly_noiseless_delta(steps, epsilon, "remove").larger(nearly_noiseless_delta(steps, epsilon, "add"))
+    if quick.relative_width <= NARROW:
+        return quick
     grid, known = grid_or_none(steps), Bounds(0.0, 1.0)
     if grid is not None:
         with suppress(OutOfReachError):  # each direction by itself follows
@@ -94,6 +104,9 @@ def history_direction_delta(
         return steps.noiseless_delta() if direction == "remove" else Bounds(0.0, 1.0)
     if math.isinf(epsilon) or (direction == "add" and epsilon >= steps.add_direction_limit()):
         return Bounds(0.0, 0.0)
+    quick = nearly_noiseless_delta(steps, epsilon, direction)
+    if quick.relative_width <= NARROW:
+        return quick
     grid, known = grid_or_none(steps), Bounds(0.0, 1.0)
     if grid is not None:
         with suppress(OutOfReachError):  # the other engines follow
@@ -179,7 +192,12 @@ def grid_or_none(steps: Composition, log_cut: float = LOG_CUT) -> Grid | None:
 
 
 def direction_delta(
-    steps: Composition, grid: Grid | None, epsilon: float, direction: Direction, keep: list[Proof] | None = None
+    steps: Composition,
+    grid: Grid | None,
+    epsilon: float,
+    direction: Direction,
+    keep: list[Proof] | None = None,
+    halvings: int = HALVINGS,
 ) -> Bounds:
     """Return bounds on one direction's delta at epsilon >= 0, by the engines in turn until one is narrow.
 
@@ -204,9 +222,12 @@ def direction_delta(
             if keep is not None and bounds.relative_width <= NARROW:
                 keep.append(line.delta)
     if direction == "add" and bounds.relative_width > NARROW and epsilon < FEW_EVENTS * bounds.upper:
-        bounds = bounds.intersect(_add_delta_by_chain(steps, epsilon, bounds))
+        bounds = bounds.intersect(_add_delta_by_chain(steps, epsilon, bounds, keep))
     if direction == "add" and bounds.relative_width > NARROW:
         bounds = bounds.intersect(_add_delta_of_fewer(steps, epsilon))
+    if halvings > 0 and bounds.lower < HOPELESS * bounds.upper and bounds.upper > LEAST_DELTA:
+        nearer = direction_delta(steps, grid, 0.5 * epsilon, direction, halvings=halvings - 1)
+        bounds = bounds.intersect(Bounds(0.0, nearer.upper))  # delta falls
     return bounds
 
 
@@ -227,14 +248,25 @@ def _add_delta_of_fewer(steps: Composition, epsilon: float) -> Bounds:
     return Bounds(low.lower, high.upper)
 
 
-def _add_delta_by_chain(steps: Composition, epsilon: float, known: Bounds) -> Bounds:
+def _add_delta_by_chain(steps: Composition, epsilon: float, known: Bounds, keep: list[Proof] | None = None) -> Bounds:
     """Return bounds on delta in the add direction: 1 - e^epsilon (1 - delta of the remove direction at -epsilon)."""
     growth, more = math.exp(epsilon), math.expm1(epsilon)
-    found = _chain_delta(
-        steps, -epsilon, Bounds((known.lower + more) / growth, min((known.upper + more) / growth, 1.0))
-    )
-    room = 8.0 * ULP * (found.upper * growth + more)
-    return Bounds(max(found.lower * growth - more - room, 0.0), min(max(found.upper * growth - more, 0.0) + room, 1.0))
+    made: list[Proof] = []
+    at_least, at_most = (known.lower + more) / growth, min((known.upper + more) / growth, 1.0)
+    found = _chain_delta(steps, -epsilon, Bounds(at_least, at_most), made)
+    if made and keep is not None:
+        keep.append(lambda e: _add_of_remove(made[-1](-e), e))
+    return _add_of_remove(found, epsilon)
+
+
+def _add_of_remove(remove: Bounds, epsilon: float) -> Bounds:
+    """Return bounds on delta in the add direction at epsilon >= 0 from those in the remove direction at -epsilon."""
+    if epsilon > 700.0:  # e^epsilon overflows
+        return Bounds(0.0, 1.0)
+    growth, more = math.exp(epsilon), math.expm1(epsilon)
+    room = 8.0 * ULP * (remove.upper * growth + more)
+    lower, upper = (max(end * growth - more, 0.0) for end in (remove.lower, remove.upper))
+    return Bounds(max(lower - room, 0.0), min(upper + room, 1.0))
 
 
 def _chain_delta(steps: Composition, at: float, known: Bounds, keep: list[Proof] | None = None) -> Bounds:
@@ -256,6 +288,9 @@ def _chain_delta(steps: Composition, at: float, known: Bounds, keep: list[Proof]
 
 def add_direction_delta(steps: Composition, epsilon: float, enough: float, keep: list[Proof] | None = None) -> Bounds:
     """Return bounds on delta in the add direction, by Chernoff if that is at most `enough`; see `direction_delta`."""
+    quick = nearly_noiseless_delta(steps, epsilon, "add")
+    if quick.upper <= enough or quick.relative_width <= NARROW:
+        return quick
     if has_closed_form(steps) or epsilon >= steps.add_direction_limit() or not enough > LEAST_DELTA:
         return direction_delta(steps, grid_or_none(steps), epsilon, "add", keep)
     log_cut = math.log(enough) - LOG_RELATIVE_CUT

@@ -12,8 +12,9 @@ from opacus_edgeworth.inversion.engines import NARROW, Proof, add_direction_delt
 
 MAX_PROOFS = 6
 """How many are asked again."""
-NARROW_AGAIN, TIMES_WIDER = 2e-10, 4.0
-"""Relative width at which what was made for another epsilon will do, or as many times what the last new one had."""
+NARROW_AGAIN, TIMES_WIDER, WIDEST_AGAIN = 2e-10, 4.0, 1e-2
+"""Relative width at which what was made for another epsilon will do, or as many times what the last new one had, but
+not more than the widest: one hopeless epsilon says nothing of others."""
 
 
 class DirectionDelta(Protocol):
@@ -41,11 +42,12 @@ def direction_delta_of(steps: Composition) -> DirectionDelta:
 class NearbyDelta:
     """Bounds on delta at any epsilon in [0, inf], of one direction or the larger of both."""
 
-    __slots__ = ("_enough", "_new", "_proofs", "_which")
+    __slots__ = ("_enough", "_new", "_nothing_from", "_proofs", "_which")
 
     def __init__(self, new: DirectionDelta, which: Which) -> None:
         self._new, self._which = new, which
         self._proofs: dict[Direction, list[Proof]] = {"remove": [], "add": []}
+        self._nothing_from: dict[Direction, float] = {"remove": math.inf, "add": math.inf}
         self._enough: dict[Direction, float] = {"remove": NARROW_AGAIN, "add": NARROW_AGAIN}
 
     def __call__(self, epsilon: float) -> Bounds:
@@ -61,13 +63,17 @@ class NearbyDelta:
     def _one(self, epsilon: float, direction: Direction, enough: float | None = None) -> Bounds:
         """Return bounds on one direction's delta; an upper bound alone may be `enough`."""
         proofs = self._proofs[direction]
+        if epsilon >= self._nothing_from[direction]:
+            return Bounds(0.0, 0.0)  # delta falls
         for index in range(len(proofs) - 1 if epsilon < math.inf else -1, -1, -1):
             known = proofs[index](epsilon)
             if known.relative_width <= self._enough[direction] or (enough is not None and known.upper <= enough):
                 proofs.append(proofs.pop(index))
                 return known
         known = self._new(epsilon, direction, enough, proofs)
+        if known.upper == 0.0:
+            self._nothing_from[direction] = min(self._nothing_from[direction], epsilon)
         if enough is None or known.lower > 0.0:
-            self._enough[direction] = max(NARROW_AGAIN, TIMES_WIDER * known.relative_width)
+            self._enough[direction] = min(max(NARROW_AGAIN, TIMES_WIDER * known.relative_width), WIDEST_AGAIN)
         del proofs[:-MAX_PROOFS]
         return known

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +22,14 @@ from opacus_edgeworth.meaning.renyi import renyi_divergence, zcdp_rho
 from opacus_edgeworth.meaning.risk import bayes_success, posterior, precision
 from opacus_edgeworth.meaning.tradeoff import best_attack
 from opacus_edgeworth.mixed.engines import Others
+from opacus_edgeworth.plotting import plot_delta
+from opacus_edgeworth.rounding import at_most
+
+if TYPE_CHECKING:
+    from opacus_edgeworth.plotting import Axes
+
+
+SHOWN_DELTAS = (1e-4, 1e-5, 1e-6, 1e-8)
 
 
 class Meaning(ABC):
@@ -144,22 +153,23 @@ class Meaning(ABC):
     def posterior(self, prior: float, failure_probability: float) -> Bounds:
         """Return bounds on the belief that an example was used which is hardly ever exceeded.
 
-        An attacker who gives membership the prior p updates it by Bayes' rule after seeing everything published. If the
-        example was used, his posterior exceeds this value with probability `failure_probability`.
+        An attacker who gives membership the prior p updates it by Bayes' rule after seeing what was published, all of it
+        or anything made from it. If the example was used, his posterior exceeds this value with probability
+        `failure_probability` at most, whatever it is that he sees.
 
         Args:
           prior: in [0, 1].
           failure_probability: in (0, 1), over the randomness of training.
 
         Returns:
-          Bounds in [0, 1], to about 1e-6.
+          Bounds in [prior, 1] on the least such value; the upper end is safe to claim.
 
         Raises:
           InvalidParameterError: an argument is outside its range.
 
         Source:
-          p e^L / (1 - p + p e^L) at a quantile of the privacy loss L; Kasiviswanathan & Smith 2014,
-          https://arxiv.org/abs/0803.3946, state it in terms of epsilon.
+          `precision` at the false positive rate whose largest true positive rate is `failure_probability`, derived in
+          `meaning.risk`; Kasiviswanathan & Smith 2014, https://arxiv.org/abs/0803.3946, bound beliefs by epsilon.
         """
         failure = as_open_rate("failure_probability", failure_probability)
         return posterior(self._profile("remove"), as_rate("prior", prior), failure)
@@ -198,7 +208,7 @@ class Meaning(ABC):
           Gomez, Kulynych, Kaissis, Calmon, Hayes, Balle & Honkela 2025, https://arxiv.org/abs/2503.10945; the floor is
           ours, derived in `meaning.gaussian`.
         """
-        return self._gaussian(as_open_rate("floor", floor))[0]
+        return self._gaussian(as_open_rate("floor", floor), self._profile("both"))
 
     def gaussian_regret(self, *, floor: float = 1e-6) -> Bounds:
         """Return bounds on how much stating `gaussian_mu` exaggerates: the least k with f(a + k) - k <= G_mu(a).
@@ -216,10 +226,14 @@ class Meaning(ABC):
           The regret of Gomez et al. 2025, https://arxiv.org/abs/2503.10945, a Delta-divergence of Kaissis et al. 2024,
           https://arxiv.org/abs/2406.08918.
         """
-        mu, largest = self._gaussian(as_open_rate("floor", floor))
-        if mu.upper == 0.0 or math.isinf(mu.upper):
-            return Bounds(0.0, 0.0) if mu.upper == 0.0 else Bounds(0.0, 1.0)
-        return gaussian_regret(self._profile("both"), mu.upper, largest)
+        profile = self._profile("both")
+        found = self._gaussian(as_open_rate("floor", floor), profile)
+        if self._is_gaussian():
+            return Bounds(0.0, found.width)  # delta_mu moves by less than mu does
+        mu = found.upper
+        if mu == 0.0 or math.isinf(mu):
+            return Bounds(0.0, 0.0) if mu == 0.0 else Bounds(0.0, 1.0)
+        return gaussian_regret(profile, mu)
 
     def renyi_divergence(self, order: float, *, direction: Which = "both") -> Bounds:
         """Return bounds on the Renyi divergence of an order, in nats: what RDP accountants add up.
@@ -256,15 +270,41 @@ class Meaning(ABC):
         """
         return zcdp_rho(*self._parts())
 
-    def _gaussian(self, floor: float) -> tuple[Bounds, float]:
-        """Return bounds on mu, and the largest epsilon at which it counts."""
-        largest, (steps, others) = self.epsilon(floor).upper, self._parts()
-        if steps.phases == 0 and not others and steps.log_hidden == 0.0:
+    def plot(self, *, delta: float | None = None, ax: Axes | None = None) -> Axes:
+        """Draw delta as a function of epsilon; `opacus_edgeworth.plotting` has this and other pictures.
+
+        Args:
+          delta: in (0, 1); epsilon at it is marked.
+          ax: axes of matplotlib to draw on; new ones by default.
+
+        Returns:
+          The axes.
+        """
+        return plot_delta(self, delta=None if delta is None else as_open_rate("delta", delta), ax=ax)
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: epsilon at common deltas, rounded to the safe side."""
+        rows = "".join(
+            f"<tr><td>{delta:g}</td><td>{at_most(self.epsilon(delta).upper)}</td></tr>" for delta in SHOWN_DELTAS
+        )
+        caption = f"{html.escape(repr(self))}; add/remove adjacency, Poisson sampling"
+        return f"<table><caption>{caption}</caption><tr><th>δ</th><th>ε, at most</th></tr>{rows}</table>"
+
+    def _is_gaussian(self) -> bool:
+        """Whether all steps are unsampled Gaussian ones."""
+        steps, others = self._parts()
+        return steps.phases == 0 and not others and steps.log_hidden == 0.0
+
+    def _gaussian(self, floor: float, profile: Profile) -> Bounds:
+        """Return bounds on mu."""
+        if self._is_gaussian():
+            steps, _ = self._parts()
             mu, room = math.sqrt(steps.gaussian), steps.gaussian_error + 1e-15
-            return Bounds(mu * (1.0 - room), mu * (1.0 + room)), largest
-        if math.isinf(largest):
-            return Bounds(0.0, math.inf), largest
-        return gaussian_mu(self._profile("both"), largest), largest
+            return Bounds(mu * (1.0 - room), mu * (1.0 + room))
+        largest = self.epsilon(floor)
+        if math.isinf(largest.upper):
+            return Bounds(largest.lower if math.isinf(largest.lower) else 0.0, math.inf)
+        return gaussian_mu(profile, floor, largest)
 
     def _renyi(self, order: float, direction: Direction) -> Bounds:
         """Return bounds on one direction's Renyi divergence."""

@@ -17,16 +17,23 @@ from scipy.special import log_ndtr
 from opacus_edgeworth._types import Direction, FloatArray
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
+from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.grid import make_grid
 from opacus_edgeworth.inversion.law import NEARER, Law, exact, law_for_tilt, softness
 from opacus_edgeworth.inversion.quadrature import tilted_steps
 from opacus_edgeworth.inversion.saddle import LOG_CUT, SOFT_SHARE
 from opacus_edgeworth.mechanisms import ULP, privacy_loss
 from opacus_edgeworth.mixed.engines import Others
-from opacus_edgeworth.mixed.side import make_side
+from opacus_edgeworth.mixed.side import Side, make_side
 
 FAR = 16.0
 """How far beyond the tilted law's mode its barrier is set, in u."""
+FARTHEST, MOST_POINTS = 1000.0, 3e6
+"""Barriers that a grid can be made for, and scores that are looked at before."""
+LOUD = 40.0
+"""From this log(q) + (a - 1) / (2 s^2) on D_a of a sampled step is a closed form, up to a / (a - 1) e^-LOUD."""
+LARGEST = 1e308
+"""For what is finite, but no double."""
 MAX_CELLS = 400
 RHO_TOL = 1e-7
 """Relative width at which the search for rho ends."""
@@ -40,16 +47,39 @@ def renyi_divergence(steps: Composition, others: Others, order: float, direction
     """
     if steps.log_hidden < 0.0 or make_side(steps, others, direction).revealed().lower > 0.0:
         return Bounds(math.inf if direction == "remove" or steps.log_hidden == 0.0 else 0.0, math.inf)
-    gaussian = 0.5 * steps.gaussian * order * (order - 1.0)
-    terms = [(gaussian, gaussian * (steps.gaussian_error + 4.0 * ULP))]
-    terms += _other_log_mgfs(steps, others, order, direction)
-    lower, upper = (math.fsum(value + sign * error for value, error in terms) for sign in (-1.0, 1.0))
+    gaussian, room = 0.5 * steps.gaussian * order, steps.gaussian_error + 4.0 * ULP
+    terms = [(gaussian * (1.0 - room), gaussian * (1.0 + room))]
+    if others:
+        found = _other_log_mgfs(steps, others, order, direction)
+        low, high = (math.fsum(value + sign * error for value, error in found) for sign in (-1.0, 1.0))
+        largest = _without_gaussian(steps, others, direction).largest_loss().upper  # D_a is at most that
+        terms.append((max(low, 0.0) / (order - 1.0), min(max(high, 0.0) / (order - 1.0), largest)))
     if steps.phases:
-        least, most = _log_mgf(steps, order, direction)
-        lower += float(steps.steps @ least)
-        upper += float(steps.steps @ most)
+        least, most = _sampled(steps, order, direction)
+        terms.append((float(steps.steps @ least), float(steps.steps @ most)))
     room = 2.0 * ULP * (steps.phases + 8)
-    return Bounds(max(lower, 0.0) * (1.0 - room) / (order - 1.0), max(upper, 0.0) * (1.0 + room) / (order - 1.0))
+    lower, upper = (
+        math.fsum(term[end] for term in terms) * factor for end, factor in enumerate((1.0 - room, 1.0 + room))
+    )
+    return Bounds(min(lower, LARGEST), upper)
+
+
+def _sampled(steps: Composition, order: float, direction: Direction) -> tuple[FloatArray, FloatArray]:
+    """Return bounds on D_a of one step of every phase, (P,) each."""
+    s, q = steps.noise_multiplier, steps.sample_rate
+    with np.errstate(over="ignore"):
+        exponent = (order - 1.0) * (0.5 / s / s)
+    loud = (exponent + np.log(q) > LOUD) & (direction == "remove")
+    # in the norm of order a the likelihood ratio 1 - q + q e^w is at least q |e^w|, at most 1 - q more
+    share = order / (order - 1.0)
+    first, second, room = share * np.log(q), share * exponent, 16.0 * ULP
+    least = first * (1.0 + room) + second * (1.0 - room)
+    most = first * (1.0 - room) + second * (1.0 + room) + share * math.exp(-LOUD)
+    rest = np.flatnonzero(~loud)
+    if rest.size:
+        low, high = _log_mgf(steps.select(rest), order, direction)
+        least[rest], most[rest] = np.maximum(low, 0.0) / (order - 1.0), np.maximum(high, 0.0) / (order - 1.0)
+    return np.minimum(least, LARGEST / steps.steps.sum()), most
 
 
 def zcdp_rho(steps: Composition, others: Others) -> Bounds:
@@ -61,9 +91,12 @@ def zcdp_rho(steps: Composition, others: Others) -> Bounds:
     """
     if steps.log_hidden < 0.0:
         return Bounds(math.inf, math.inf)
-    exact_rho = 0.5 * (steps.gaussian + float(steps.steps @ steps.noise_multiplier**-2.0))
-    room = exact_rho * (steps.gaussian_error + ULP * (steps.phases + 8))
-    found = Bounds(max(exact_rho - room, 0.0), exact_rho + room)
+    with np.errstate(over="ignore"):
+        exact_rho = 0.5 * (
+            steps.gaussian + float(steps.steps @ (1.0 / steps.noise_multiplier / steps.noise_multiplier))
+        )
+    room = steps.gaussian_error + ULP * (steps.phases + 8)
+    found = Bounds(min(exact_rho * (1.0 - room), LARGEST), exact_rho * (1.0 + room))
     if not others:
         return found
     most, least = 0.0, found.lower
@@ -82,14 +115,13 @@ def _largest_ratio(steps: Composition, others: Others, direction: Direction) -> 
 
     G is convex and G(1) = 0, so between two orders it is at most its chord; D_a is at most the largest loss.
     """
-    alone = steps.select(np.zeros(0, dtype=np.intp))
-    largest = make_side(replace(alone, gaussian=0.0), others, direction).largest_loss().upper
+    largest = _without_gaussian(steps, others, direction).largest_loss().upper
 
     def log_mgf(order: float) -> Bounds:
         terms = _other_log_mgfs(steps, others, order, direction)
         return Bounds(*(math.fsum(v + sign * e for v, e in terms) for sign in (-1.0, 1.0)))
 
-    orders = [1.0, *(1.0 + 10.0 ** (0.25 * k) for k in range(-16, 17))]
+    orders = [1.0, *(1.0 + 10.0 ** (0.25 * k) for k in range(-28, 17))]
     value = {order: log_mgf(order) if order > 1.0 else Bounds(0.0, 0.0) for order in orders}
     best, upper = 2.0, math.inf
     for _ in range(MAX_CELLS):
@@ -124,11 +156,13 @@ def _other_log_mgfs(
     steps: Composition, others: Others, order: float, direction: Direction
 ) -> list[tuple[float, float]]:
     """Return log E_B[e^{aL}] of the steps that are not Gaussian, by kinds, and bounds on the errors."""
-    if not others:
-        return []
-    alone = steps.select(np.zeros(0, dtype=np.intp))
-    parts = make_side(alone, others, direction).parts(LOG_CUT).parts
+    parts = _without_gaussian(steps, others, direction).parts(LOG_CUT).parts
     return [(tilted.log_peak, tilted.log_peak_error) for tilted in (part.at(order, 0.0) for part in parts)]
+
+
+def _without_gaussian(steps: Composition, others: Others, direction: Direction) -> Side:
+    """Return the steps that are not Gaussian."""
+    return make_side(replace(steps.select(np.zeros(0, dtype=np.intp)), gaussian=0.0), others, direction)
 
 
 def _log_mgf(steps: Composition, order: float, direction: Direction) -> tuple[FloatArray, FloatArray]:
@@ -136,7 +170,9 @@ def _log_mgf(steps: Composition, order: float, direction: Direction) -> tuple[Fl
     tilt = order if direction == "remove" else 1.0 - order
     soft = softness(steps, SOFT_SHARE)
     s = steps.noise_multiplier[:, None]
-    barrier = exact(max(tilt, 1.0) / s + FAR)
+    barrier = exact((tilt / s if tilt > 0.0 else np.minimum(1.0 / s, 0.5 * FARTHEST)) + FAR)
+    if not (barrier.max() < FARTHEST and barrier.max() / soft.min() * steps.phases < MOST_POINTS):
+        raise OutOfReachError(f"scores up to {barrier.max():g}")
     law = law_for_tilt(steps, max(tilt, 1.0), soft, barrier)
     grid = make_grid(law, min(tilt, 0.0), max(tilt, 1.0), 0.0)
     tilted = tilted_steps(grid, np.array([tilt]))

@@ -32,6 +32,8 @@ NARROW = 1e-8
 """Relative width at which no more nodes are spent."""
 WIDE, WIDE_EPSILON = 1e-6, 1e-4
 """Relative widths, of delta and epsilon, from which a few outcomes are gone through one by one."""
+USEFUL = 1e-3
+"""Relative width of delta up to which a line may serve at other epsilons."""
 MAX_OUTCOMES, MAX_OUTCOMES_EPSILON = 12, 3
 BUDGETS = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18)
 """Nodes of a line: the more, the less it must be smoothed."""
@@ -200,7 +202,7 @@ def _delta_by_lines(side: Side, total: Parts, epsilon: float, known: Bounds, kee
         for line in _lines(total, c, epsilon):
             found = _add(line.delta(epsilon), revealed)
             known = known.intersect(found)
-            if found.relative_width <= WIDE:
+            if found.relative_width <= USEFUL:
                 keep.append(lambda e, line=line: _add(line.delta(e), revealed))
             if known.relative_width <= NARROW:
                 break

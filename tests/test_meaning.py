@@ -1,0 +1,441 @@
+"""What a privacy curve means: against closed forms, exact fractions, quadrature, dp-accounting, riskcal, and itself."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import oracle_meaning as oracle
+import pytest
+from dp_accounting.pld import privacy_loss_distribution as pld
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mpmath import mp, mpf
+from riskcal import analysis as riskcal
+from scipy.special import ndtr, ndtri
+
+from opacus_edgeworth import PrivacyCurve
+from opacus_edgeworth.bounds import Bounds
+from opacus_edgeworth.errors import CertificationError, InvalidParameterError
+from opacus_edgeworth.mechanisms import DiscreteMechanism, Laplace, PoissonSubsampledLaplace, RandomizedResponse
+
+RATES = (1e-12, 1e-6, 1e-3, 0.1, 0.5, 0.9, 1.0 - 1e-6)
+DIRECTIONS = ("remove", "add", "both")
+RARE = [[(0.3, 0.01, 100)], [(0.7, 1e-3, 20)], [(0.2, 1e-3, 50)]]
+COIN = ((0.5, 0.25, 0.125, 0.125), (0.375, 0.25, 0.25, 0.125))
+LOUD = ((0.5, 0.25, 0.25, 0.0), (0.25, 0.625, 0.0, 0.125))
+"""The third output is seen for certain, the fourth never if the example was used."""
+PAIRS = [(COIN, 1), (COIN, 4), (LOUD, 1), (LOUD, 3), (((0.75, 0.25), (1.0, 0.0)), 2), (((1.0, 0.0), (0.75, 0.25)), 2)]
+
+
+def encloses(bounds: Bounds, exact: Any, width: float, least: float = 0.0) -> None:
+    """Assert that bounds hold a number and are relatively as narrow as `width`, or absolutely as `least`."""
+    assert type(bounds.lower) is float
+    assert type(bounds.upper) is float
+    exact = oracle.real(exact) if isinstance(exact, Fraction) else mpf(exact)
+    assert mpf(bounds.lower) <= exact <= mpf(bounds.upper), (bounds, exact)
+    assert bounds.upper - bounds.lower <= width * float(abs(exact)) + least, (bounds, exact)
+
+
+def encloses_rates(one: PrivacyCurve, alpha: float, direction: str, exact: Any, width: float) -> None:
+    """Assert the same of both error rates: relatively, but for a false negative rate far below one at x > 1."""
+    encloses(one.tradeoff(alpha, direction=direction), exact, width, 1e-10 if alpha < 0.5 else 1e-14)
+    encloses(one.true_positive_rate(alpha, direction=direction), 1 - exact, width)
+
+
+def discrete(pair: Any, steps: int) -> PrivacyCurve:
+    return PrivacyCurve([(DiscreteMechanism(*pair), steps)])
+
+
+@cache
+def curve(*history: Any) -> PrivacyCurve:
+    return PrivacyCurve(history)
+
+
+# trade-off functions
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.7, 1.0, 4.0, 1e3, 1e9])
+def test_gaussian_tradeoffs_enclose_the_closed_form(noise):
+    for alpha in RATES:
+        exact = oracle.gaussian_tradeoff(alpha, 1 / mpf(noise))
+        for direction in DIRECTIONS:
+            encloses_rates(curve((noise, 1.0, 1)), alpha, direction, exact, 1e-7)
+
+
+@pytest.mark.parametrize(("noise", "rate"), [(1.0, 0.1), (0.3, 0.01), (5.0, 0.5), (0.5, 0.9), (0.8, 1e-4)])
+def test_one_sampled_step_encloses_neyman_pearson(noise, rate):
+    for direction in ("remove", "add"):
+        for alpha in RATES:
+            exact = oracle.step_tradeoff(alpha, noise, rate, direction)
+            encloses_rates(curve((noise, rate, 1)), alpha, direction, exact, 1e-7)
+
+
+@pytest.mark.parametrize("scale", [0.2, 1.0, 5.0])
+def test_laplace_and_responses_enclose_their_tradeoffs(scale):
+    for alpha in RATES:
+        for direction in DIRECTIONS:
+            encloses_rates(curve((Laplace(scale), 1)), alpha, direction, oracle.laplace_tradeoff(alpha, scale), 1e-6)
+            exact = oracle.response_tradeoff(alpha, scale)
+            encloses_rates(curve((RandomizedResponse(scale), 1)), alpha, direction, exact, 1e-6)
+
+
+@pytest.mark.parametrize(("pair", "steps"), PAIRS)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_discrete_tradeoffs_enclose_the_polygon(pair, steps, direction):
+    polygon = oracle.corners(oracle.outcomes_of(*pair, steps), direction)
+    on_corners = [float(alpha) for alpha, _ in polygon]
+    for alpha in (*RATES, 0.0, 1.0, *on_corners):
+        exact = oracle.at(polygon, alpha)
+        encloses_rates(discrete(pair, steps), alpha, direction, exact, 1e-6)
+
+
+@pytest.mark.parametrize("history", [[(1.0, 0.01, 1000)], [(0.7, 0.02, 200)], [(2.0, 0.2, 300)]])
+def test_dp_accounting_and_riskcal_enclose_the_same(history):
+    ((noise, rate, steps),) = history
+    losses = [
+        pld.from_gaussian_mechanism(
+            noise, sampling_prob=rate, pessimistic_estimate=pessimistic, value_discretization_interval=1e-4
+        ).self_compose(steps)
+        for pessimistic in (False, True)
+    ]
+    alphas, room = np.array([1e-4, 1e-2, 0.1, 0.5, 0.9]), 1e-8  # their FFTs round
+    highest, least = (riskcal.get_beta_from_pld(loss, alphas) for loss in losses)
+    for low, found, high in zip(least, curve(*history).tradeoff(alphas), highest, strict=True):
+        assert low - room <= found.upper
+        assert found.lower <= high + room
+    for found, value in (
+        (curve(*history).advantage(), riskcal.get_advantage_from_pld),
+        (curve(*history).bayes_success(0.5), lambda loss: 1.0 - riskcal.get_bayes_risk_from_pld(loss, 0.5)),
+        (curve(*history).bayes_success(0.9), lambda loss: 1.0 - riskcal.get_bayes_risk_from_pld(loss, 0.9)),
+    ):
+        low, high = (value(loss) for loss in losses)
+        assert low - room <= found.upper
+        assert found.lower <= high + room
+        assert high - low < 1e-4
+
+
+def test_riskcal_agrees_on_the_gaussian():
+    for mu in (0.1, 1.0, 3.0):
+        gaussian = curve((1.0 / mu, 1.0, 1))
+        for alpha in (1e-3, 0.1, 0.6):
+            assert gaussian.tradeoff(alpha).upper == pytest.approx(riskcal.get_beta_from_gdp(mu, alpha), rel=1e-6)
+        assert gaussian.advantage().upper == pytest.approx(riskcal.get_advantage_from_gdp(mu), rel=1e-9)
+        risk = riskcal.get_bayes_risk_from_gdp(mu, 0.3)
+        assert gaussian.bayes_success(0.3).upper == pytest.approx(1.0 - risk, rel=1e-9)
+
+
+HISTORIES = st.lists(
+    st.tuples(st.floats(0.5, 20.0), st.sampled_from([1e-3, 0.01, 0.1, 0.6, 1.0]), st.sampled_from([1, 10, 300])),
+    min_size=1,
+    max_size=2,
+)
+
+
+@settings(max_examples=12, deadline=None)
+@given(HISTORIES)
+def test_tradeoffs_fall_bend_and_mirror(history):
+    alphas = [1e-6, 1e-3, 0.05, 0.2, 0.5, 0.8, 0.99]
+    f = {d: [PrivacyCurve(history).tradeoff(a, direction=d) for a in alphas] for d in DIRECTIONS}
+    for values in f.values():
+        for a, value in zip(alphas, values, strict=True):
+            assert value.upper <= 1.0 - a + 1e-15
+        for left, right in pairwise(values):
+            assert right.lower <= left.upper
+        for k in range(1, len(alphas) - 1):
+            share = (alphas[k + 1] - alphas[k]) / (alphas[k + 1] - alphas[k - 1])
+            assert values[k].lower <= share * values[k - 1].upper + (1.0 - share) * values[k + 1].upper + 1e-15
+    for both, remove, add in zip(f["both"], f["remove"], f["add"], strict=True):
+        assert both.lower <= min(remove.upper, add.upper)
+        assert both.relative_width < 1e-5
+    for a, both, remove in zip(alphas, f["both"], f["remove"], strict=True):
+        for value, back in ((both, "both"), (remove, "add")):  # f_add is the inverse of f_remove
+            if 1e-12 < value.lower < 1.0:
+                again = PrivacyCurve(history).tradeoff(value.upper, direction=back)
+                assert again.lower <= a
+                assert again.upper >= a * (1.0 - 1e-3) or value.upper > 1.0 - a - 1e-6
+
+
+@settings(max_examples=12, deadline=None)
+@given(HISTORIES, st.floats(0.0, 3.0))
+def test_delta_is_the_conjugate_of_the_tradeoff(history, epsilon):
+    one = PrivacyCurve(history)
+    for direction in DIRECTIONS:
+        delta, growth = one.delta(epsilon, direction=direction), math.exp(epsilon)
+        for alpha in (1e-6, 1e-3, 0.03, 0.2, 0.6):
+            assert one.true_positive_rate(alpha, direction=direction).lower <= delta.upper + growth * alpha + 1e-15
+    assert one.delta(epsilon).upper >= max(one.delta(epsilon, direction=d).lower for d in ("remove", "add"))
+
+
+@pytest.mark.parametrize("history", RARE)
+def test_rare_events_are_narrow(history):
+    for alpha in (1e-5, 0.01, 0.5):
+        found = curve(*history).true_positive_rate(alpha)
+        assert alpha <= found.lower
+        assert found.relative_width < 1e-6
+    assert curve(*history).gaussian_mu().relative_width < 1e-6
+    assert curve(*history).posterior(0.5, 0.9).width < 1e-4
+
+
+# attacks
+
+
+@pytest.mark.parametrize(("pair", "steps"), PAIRS)
+def test_discrete_attacks_enclose_the_fractions(pair, steps):
+    outcomes = oracle.outcomes_of(*pair, steps)
+    polygon, one = oracle.corners(outcomes, "remove"), discrete(pair, steps)
+    for prior in (0.0, 1e-3, 0.3, 0.5, 0.8, 1.0):
+        p = Fraction(prior)
+        right = sum(max(p * x, (1 - p) * y) for x, y in outcomes)
+        encloses(one.bayes_success(prior), right, 1e-12, 1e-14)
+        for alpha in (1e-4, 0.2, 0.7):
+            tpr, false = 1 - oracle.at(polygon, alpha), (1 - p) * Fraction(alpha)
+            encloses(one.precision(prior, alpha), p * tpr / (p * tpr + false), 1e-6)
+        for failure in (1e-4, 0.11, 0.4, 0.77, 0.999):
+            exact = oracle.posterior_at(outcomes, prior, failure) if 0.0 < prior < 1.0 else prior
+            encloses(one.posterior(prior, failure), exact, 1e-6)
+    encloses(one.advantage(), sum(max(x - y, 0) for x, y in outcomes), 1e-12)
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0, 30.0])
+def test_gaussian_posteriors_enclose_the_closed_form(noise):
+    mu = 1 / mpf(noise)
+    for failure in (1e-9, 0.05, 0.5, 0.99):
+        alpha = mp.ncdf(-oracle.quantile(failure) - mu)
+        for prior in (1e-6, 0.5, 0.99):
+            exact = prior * mpf(failure) / (prior * mpf(failure) + (1 - mpf(prior)) * alpha)
+            encloses(curve((noise, 1.0, 1)).posterior(prior, failure), exact, 1e-8)
+
+
+def test_regression_seeing_less_may_leave_a_stronger_belief():
+    one = discrete(((0.9, 0.08, 0.02), (0.9899, 0.01, 0.0001)), 1)
+    coarse = 0.5 * 0.1 / (0.5 * 0.1 + 0.5 * 0.0101)  # whoever sees only "the second or the third", 10 % under P
+    assert one.posterior(0.5, 0.1).upper >= coarse
+    assert one.posterior(0.5, 0.05).upper >= coarse  # the loss's quantile at 5 % is lower: 0.8889
+
+
+@pytest.mark.parametrize("history", [((1.0, 0.01, 1000),), *map(tuple, RARE), ((Laplace(1.5), 3),)])
+def test_posteriors_rise_with_the_prior_and_fall_with_the_failure(history):
+    one = curve(*history)
+    for key in (
+        lambda p: one.posterior(p, 0.05),
+        lambda p: one.precision(p, 0.01),
+        lambda p: one.posterior(0.3, 1 - p),
+    ):
+        for low, high in pairwise(key(p) for p in (0.01, 0.2, 0.5, 0.9)):
+            assert low.lower <= high.upper
+    for alpha in (1e-6, 0.1, 0.9):
+        found = one.true_positive_rate(alpha)
+        assert alpha <= found.lower
+        assert one.reconstruction_success(alpha) == found
+
+
+# Gaussian
+
+
+@pytest.mark.parametrize("mu", [1e-9, 0.1, 1.0, 7.0, 40.0])
+def test_mu_of_gaussian_steps_is_exact(mu):
+    for floor in (1e-300, 1e-6, 0.5):
+        encloses(curve((2.0 / mu, 1.0, 4)).gaussian_mu(floor=floor), 2 * (1 / mpf(2.0 / mu)), 1e-14)
+    assert curve((2.0 / mu, 1.0, 4)).gaussian_regret().upper < 1e-7
+
+
+@pytest.mark.parametrize(
+    ("pair", "steps"), [PAIRS[0], PAIRS[1], (((0.7, 0.3), (0.3, 0.7)), 1), (((0.6, 0.4), (0.5, 0.5)), 3)]
+)
+def test_mu_and_regret_enclose_what_the_corners_say(pair, steps):
+    polygon, one = oracle.corners(oracle.outcomes_of(*pair, steps), "both"), discrete(pair, steps)
+    mu = one.gaussian_mu(floor=1e-9)
+    encloses(mu, oracle.least_mu(polygon), 1e-6)
+    exact, found = oracle.regret(polygon, mu.upper, 200), one.gaussian_regret(floor=1e-9)
+    assert exact <= found.upper
+    assert found.lower <= exact + 1e-4
+    assert found.width < 2e-7
+
+
+@pytest.mark.parametrize(
+    "history",
+    [((1.0, 0.01, 1000),), ((0.6, 0.05, 3000),), ((0.3, 0.01, 100),), ((1.5, 0.1, 30), (RandomizedResponse(0.5), 2))],
+)
+def test_the_gaussian_is_below_but_for_floor_and_regret(history):
+    one, floor = curve(*history), 1e-4
+    mu, k = one.gaussian_mu(floor=floor), one.gaussian_regret(floor=floor)
+    assert mu.relative_width < 1e-6
+    assert k.width < 2e-7
+    # 1e-4 below the least mu the Gaussian is above somewhere: it asks for less than delta at some epsilon
+    epsilons = np.linspace(0.0, one.epsilon(floor).lower, 60)
+    least = 0.9 * mu.lower
+    assert any(one.delta(e).lower > _gaussian_delta(least, e) for e in epsilons)
+    violated = 0
+    for alpha in np.exp(np.linspace(math.log(1e-5), math.log(0.6), 40)):
+        gaussian = float(ndtr(ndtri(1.0 - alpha) - mu.upper))
+        assert gaussian - floor <= one.tradeoff(alpha).upper
+        shifted = one.tradeoff(min(alpha + k.upper, 1.0))
+        assert shifted.lower - k.upper <= gaussian + 1e-12
+        violated += one.tradeoff(alpha + 0.9 * k.lower).lower - 0.9 * k.lower > gaussian
+    assert violated or k.upper < 1e-6
+
+
+def _gaussian_delta(mu: float, epsilon: float) -> float:
+    return float(ndtr(mu / 2 - epsilon / mu) - math.exp(epsilon) * ndtr(-mu / 2 - epsilon / mu))
+
+
+# Renyi
+
+
+@pytest.mark.parametrize(
+    ("noise", "rate", "order"),
+    [(1.0, 0.1, 1.001), (1.0, 0.1, 8.0), (0.4, 0.02, 3.5), (5.0, 0.6, 60.0), (1.0, 0.1, 90.0), (0.3, 1e-4, 2.0)],
+)
+def test_sampled_renyi_divergences_enclose_the_integral(noise, rate, order):
+    for direction in ("remove", "add"):
+        exact = 7 * oracle.sampled_renyi(order, noise, rate, direction)
+        encloses(curve((noise, rate, 7)).renyi_divergence(order, direction=direction), exact, 1e-11)
+
+
+@pytest.mark.parametrize("order", [1.0 + 1e-6, 1.5, 2.0, 16.0, 1000.0, 1e6])
+def test_closed_renyi_divergences_are_enclosed(order):
+    a, e = mpf(order), mpf(1.0)
+    true = 1 / (1 + mp.exp(-e))
+    response = mp.log(true**a * (1 - true) ** (1 - a) + true ** (1 - a) * (1 - true) ** a) / (a - 1)
+    for direction in DIRECTIONS:
+        for history, exact in (
+            ([(0.7, 1.0, 3)], 3 * a / (2 * mpf(0.7) ** 2)),
+            ([(Laplace(0.8), 5)], 5 * oracle.laplace_renyi(order, 0.8)),
+            ([(RandomizedResponse(1.0), 2)], 2 * response),
+            ([(Laplace(0.8), 5), (0.7, 1.0, 3)], 5 * oracle.laplace_renyi(order, 0.8) + 3 * a / (2 * mpf(0.7) ** 2)),
+        ):
+            encloses(PrivacyCurve(history).renyi_divergence(order, direction=direction), exact, 1e-8)
+
+
+@settings(max_examples=20, deadline=None)
+@given(HISTORIES, st.floats(1.01, 100.0), st.floats(1.0, 3.0))
+def test_renyi_divergences_rise_and_never_convert_to_less(history, order, factor):
+    one = PrivacyCurve(history)
+    low, high = one.renyi_divergence(order), one.renyi_divergence(order * factor)
+    assert low.lower <= high.upper
+    assert low.relative_width < 1e-9
+    converted = low.upper + math.log1p(-1.0 / order) - math.log(1e-5 * order) / (order - 1.0)
+    assert one.epsilon(1e-5).lower <= max(converted, 0.0)
+    assert one.zcdp_rho().upper >= low.lower / order
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 10.0])
+def test_rho_of_laplace_and_responses_is_the_supremum(scale):
+    orders = [1 + mpf(10) ** (mpf(k) / 8) for k in range(-60, 33)]
+    laplace = max(oracle.laplace_renyi(a, scale) / a for a in orders)
+    encloses(curve((Laplace(scale), 2)).zcdp_rho(), 2 * laplace, 1e-2)
+    assert curve((Laplace(scale), 2)).zcdp_rho().relative_width < 2e-6
+    mixed = curve((Laplace(scale), 2), (4.0, 0.5, 3)).zcdp_rho()
+    assert mixed.lower >= 3 / 32 * (1 - 1e-12)
+    assert mixed.upper >= 2 * laplace
+    encloses(curve((4.0, 0.5, 3), (2.0, 1.0, 1)).zcdp_rho(), mpf(3) / 32 + mpf(1) / 8, 1e-13)
+
+
+# limits
+
+
+@pytest.mark.parametrize("history", [[], [(1.0, 0.0, 10)]])
+def test_nothing_revealed(history):
+    one = PrivacyCurve(history)
+    for alpha in (0.0, 1e-300, 0.3, 1.0):
+        encloses(one.tradeoff(alpha), 1 - mpf(alpha), 1e-14)
+        encloses(one.true_positive_rate(alpha), alpha, 1e-7, 1e-15)
+    for prior in (0.0, 1e-320, 0.3, 1.0):
+        encloses(one.bayes_success(prior), max(mpf(prior), 1 - mpf(prior)), 1e-14)
+        for failure in (1e-9, 0.5, 1.0 - 1e-16):
+            encloses(one.posterior(prior, failure), prior, 1e-13, 1e-323)
+        encloses(one.precision(prior, 1e-320), prior, 1.0, 1.0)
+    assert one.gaussian_mu() == one.gaussian_regret() == one.zcdp_rho() == one.renyi_divergence(2.0) == Bounds(0.0, 0.0)
+
+
+def test_everything_revealed():
+    seen = PrivacyCurve([(0.0, 1.0, 1)])
+    encloses(seen.tradeoff(0.3, direction="remove"), 0, 0.0, 1e-11)
+    assert seen.posterior(0.3, 0.5).upper == 1.0
+    assert seen.posterior(0.0, 0.5) == Bounds(0.0, 0.0)
+    assert seen.gaussian_mu() == seen.zcdp_rho() == seen.renyi_divergence(3.0) == Bounds(math.inf, math.inf)
+    apart = discrete(((1.0, 0.0), (0.0, 1.0)), 1)
+    for alpha in (0.0, 1e-320, 0.3):
+        encloses(apart.tradeoff(alpha), 0, 0.0, 1e-13)
+    assert apart.posterior(1e-9, 0.5).upper == 1.0
+
+
+@pytest.mark.parametrize("call", [
+    lambda c: c.tradeoff(1.5), lambda c: c.tradeoff(math.nan), lambda c: c.tradeoff(0.1, direction="up"),
+    lambda c: c.precision(0.5, 0.0), lambda c: c.posterior(0.5, 1.0), lambda c: c.bayes_success(-0.1),
+    lambda c: c.gaussian_mu(floor=0.0), lambda c: c.gaussian_regret(floor=1.0), lambda c: c.renyi_divergence(1.0),
+    lambda c: c.renyi_divergence(math.inf), lambda c: c.reconstruction_success("a"),
+])  # fmt: skip
+def test_arguments_are_checked(call):
+    with pytest.raises(InvalidParameterError):
+        call(curve((1.0, 0.1, 10)))
+
+
+# regressions
+
+
+def test_regression_lines_beyond_one_were_cut_off():
+    # T(x) cut off at 1 is not convex: the trade-off function came out as 0
+    found = PrivacyCurve([(0.02, 0.3, 2)]).tradeoff(0.5)
+    assert found.upper >= 0.49 * 0.5  # with probability 0.7^2 the example is in no batch
+
+
+def test_regression_half_a_false_negative_rate_was_lost_to_cancellation():
+    # 1 - alpha - delta' is of the size of alpha, which is less than an ulp of 1
+    encloses(curve((0.05, 1.0, 1)).tradeoff(1e-17), oracle.gaussian_tradeoff(1e-17, 1 / mpf(0.05)), 3.0)
+
+
+def test_regression_a_small_distance_asked_for_too_little_mu():
+    encloses(curve((1.0, 5e-4, 1)).gaussian_mu(floor=0.5), _mu_of_distance(1.0, 5e-4), 1e-9)
+
+
+def _mu_of_distance(noise: float, rate: float) -> mpf:
+    distance = mpf(rate) * (1 - 2 * oracle.tail(1 / (2 * mpf(noise))))
+    return 2 * mp.sqrt(2) * mp.erfinv(distance)
+
+
+def test_regression_zero_over_zero():
+    one = curve((0.0, 1.0, 1))
+    assert one.posterior(0.0, 0.5) == Bounds(0.0, 0.0)
+    assert curve((1.0, 1.0, 1)).posterior(1.0, 1.0 - 1e-16) == Bounds(1.0, 1.0)
+    assert curve((1.0, 0.1, 1)).precision(1.0, 1e-320).upper == 1.0
+
+
+def test_regression_p_times_t_underflowed():
+    assert curve((1e6, 1.0, 1)).precision(1e-200, 1e-200).upper >= 1e-200
+
+
+def test_regression_a_regret_without_an_epsilon():
+    assert curve((1.0, 0.1, 1)).gaussian_regret(floor=0.5).width < 1e-6
+
+
+@pytest.mark.parametrize("history", [((0.6, 0.05, 20000),), ((0.02, 0.9, 1),)])
+def test_regression_mu_of_hardly_private_histories(history):
+    # e^epsilon overflows, and delta is 1 to the last digit
+    assert curve(*history).gaussian_mu().relative_width < 1e-6
+    assert curve(*history).gaussian_mu(floor=1e-322).lower > 10.0
+
+
+@pytest.mark.parametrize("order", [2000.0, 1e8, 1e200])
+def test_regression_large_orders(order):
+    s, q, a = mpf(0.9), mpf(0.01), mpf(order)
+    exact = 3 * (a / (2 * s * s) + a / (a - 1) * mp.log(q))
+    encloses(curve((0.9, 0.01, 3)).renyi_divergence(order, direction="remove"), exact, 1e-13)
+    encloses(curve((0.9, 1.0, 3)).renyi_divergence(order), 3 * a / (2 * s * s), 1e-13)
+    with pytest.raises(CertificationError, match="ask a lower one"):
+        curve((50.0, 1e-300, 3)).renyi_divergence(1e200, direction="add")
+
+
+def test_regression_a_hopeless_epsilon_spoilt_the_others():
+    # near the add direction's largest loss nothing is proved, and then any width was taken
+    assert PrivacyCurve([(0.02, 0.3, 2)]).tradeoff(0.1, direction="remove").relative_width < 0.2
+
+
+def test_sampled_laplace_steps_and_mixtures_stay_in_time_and_narrow():
+    for history in ([(PoissonSubsampledLaplace(0.8, 0.3), 2)], [(1.0, 0.02, 300), (RandomizedResponse(0.5), 1)]):
+        assert PrivacyCurve(history).tradeoff(0.1).relative_width < 1e-3
