@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import math
+import numbers
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from opacus_edgeworth._validate import as_dataset_size, as_epochs, as_steps, as_tolerance
 from opacus_edgeworth.errors import InvalidParameterError
-from opacus_edgeworth.solving import about_mu_squared, about_noise, least_noise, spent_history, step_count
+from opacus_edgeworth.rounding import at_most
+from opacus_edgeworth.solving import about_left, about_noise, least_noise, spent_history, step_count
 from opacus_edgeworth.targets import TargetArguments, as_target
 
 if TYPE_CHECKING:
@@ -82,22 +85,25 @@ class Plan:
         head = "".join(f"<th>{length:g} epochs</th>" for length in lengths)
         rows = []
         for size in sorted({point.batch_size for point in self.points}):
-            columns = "".join(
-                f"<td>{cells[size, length].noise_multiplier:.4f}<br><small>{cells[size, length].noise_per_example:.2e}"
-                "</small></td>"
-                for length in lengths
-            )
+            columns = "".join(_cell(cells.get((size, length))) for length in lengths)
             rows.append(f"<tr><th>{size}</th>{columns}</tr>")
         return (
-            f"<table><caption>noise multiplier, and noise per example, for {self.target};"
+            f"<table><caption>noise multiplier, and noise per example, for {html.escape(self.target)};"
             f" {self.dataset_size} examples</caption><tr><th>batch size</th>{head}</tr>{''.join(rows)}</table>"
         )
+
+
+def _cell(point: PlanPoint | None) -> str:
+    """Return a cell of the table; the noise is rounded up."""
+    if point is None:
+        return "<td></td>"
+    return f"<td>{at_most(point.noise_multiplier, 5)}<br><small>{point.noise_per_example:.2e}</small></td>"
 
 
 def plan(
     *,
     dataset_size: int,
-    batch_sizes: Iterable[int] | None = None,
+    batch_sizes: Iterable[int] | int | None = None,
     epochs: Iterable[float] | float = (1, 2, 5, 10, 20, 50),
     spent: Iterable[Any] = (),
     rel_tol: float = 1e-6,
@@ -126,27 +132,66 @@ def plan(
       [0.6266, 0.772]
     """
     aim, size, tolerance = as_target(target), as_dataset_size(dataset_size), as_tolerance(rel_tol)
-    lengths = [as_epochs(length) for length in ([epochs] if isinstance(epochs, (int, float)) else epochs)]
-    sizes = [_batch_size(value, size) for value in (_powers_of_two(size) if batch_sizes is None else batch_sizes)]
+    lengths = [as_epochs(length) for length in _several("epochs", epochs)]
+    wanted = _powers_of_two(size) if batch_sizes is None else _several("batch_sizes", batch_sizes)
+    sizes = [_batch_size(value, size) for value in wanted]
+    rates = [1.0 / math.ceil(size / batch) for batch in sizes]
+    counts = {length: [step_count(rate, None, length) for rate in rates] for length in lengths}  # all checked first
     before = spent_history(spent, aim)
-    left = aim.mu**2 - about_mu_squared(before)
-    points, slope = [], aim.slope
-    shorter: list[float] | None = None
+    left, nearby, points = about_left(aim, before), _Nearby(aim.slope), list[PlanPoint]()
     for length in lengths:
-        off: list[float] = []  # by which factor the rough answer is off: much the same for neighbours
-        for column, batch in enumerate(sizes):
-            rate = 1.0 / math.ceil(size / batch)
-            steps = step_count(rate, None, length)
+        nearby.next_row()
+        for batch, rate, steps in zip(sizes, rates, counts[length], strict=True):
             about = about_noise(left, rate, ((1.0, steps),))
-            guess = off[-1] if off else 1.0
-            if shorter is not None:
-                guess = shorter[column] * (off[-1] / shorter[column - 1] if off else 1.0)
-            noise, slope = least_noise(aim, rate, ((1.0, steps),), before, tolerance, about * guess, slope, False)
-            off.append(noise / about)
+            factor, slope = nearby.guess()
+            noise, slope = least_noise(aim, rate, ((1.0, steps),), before, tolerance, about * factor, slope, False)
+            nearby.add(noise / about, slope)
             each = noise / batch
             points.append(PlanPoint(batch, length, steps, rate, noise, each, each / math.sqrt(steps)))
-        shorter = off
     return Plan(aim.says, size, tuple(points))
+
+
+class _Nearby:
+    """What neighbours tell of a point: by which factor the rough answer is off, and the slope of the excess."""
+
+    def __init__(self, slope: float) -> None:
+        self._slope = slope
+        self._rows: list[list[tuple[float, float]]] = []
+
+    def next_row(self) -> None:
+        """Begin another row; only the one before is kept."""
+        self._rows = [*self._rows[-1:], []]
+
+    def guess(self) -> tuple[float, float]:
+        """Return the factor and the slope of the next point; log of both is smooth, and nearly a sum over both axes."""
+        row = self._rows[-1]
+        shorter, column = (self._rows[0] if len(self._rows) > 1 else None), len(row)
+        if shorter is None:
+            return row[-1] if row else (1.0, self._slope)
+        (factor, slope) = shorter[column]
+        if row:
+            factor *= row[-1][0] / shorter[column - 1][0]
+            slope *= row[-1][1] / shorter[column - 1][1]
+        if column > 1:  # what is no sum changes slowly
+            factor *= row[-1][0] / shorter[column - 1][0] * shorter[column - 2][0] / row[-2][0]
+        return factor, slope
+
+    def add(self, factor: float, slope: float) -> None:
+        """Add the next point of the row."""
+        self._rows[-1].append((factor, slope))
+
+
+def _several(name: str, values: Any) -> list[Any]:
+    """Return numbers that were given one by one, or alone."""
+    if isinstance(values, numbers.Real) and not isinstance(values, bool):
+        return [values]
+    try:
+        found = list(values)
+    except TypeError:
+        raise InvalidParameterError(f"{name}={values!r} must be numbers; pass a list") from None
+    if not found or isinstance(values, (str, bytes)):
+        raise InvalidParameterError(f"{name}={values!r} must be numbers, one at least")
+    return found
 
 
 def _batch_size(value: Any, dataset_size: int) -> int:

@@ -94,29 +94,44 @@ def test_discrete_tradeoffs_enclose_the_polygon(pair, steps, direction):
         encloses_rates(discrete(pair, steps), alpha, direction, exact, 1e-6)
 
 
-@pytest.mark.parametrize("history", [[(1.0, 0.01, 1000)], [(0.7, 0.02, 200)], [(2.0, 0.2, 300)]])
-def test_dp_accounting_and_riskcal_enclose_the_same(history):
-    ((noise, rate, steps),) = history
-    losses = [
+@pytest.mark.parametrize("history", [(1.0, 0.01, 1000), (0.7, 0.02, 200), (2.0, 0.2, 300)])
+def test_dp_accounting_encloses_the_same_and_riskcal_is_near(history):
+    noise, rate, steps = history
+    optimistic, pessimistic = (
         pld.from_gaussian_mechanism(
-            noise, sampling_prob=rate, pessimistic_estimate=pessimistic, value_discretization_interval=1e-4
+            noise,
+            sampling_prob=rate,
+            pessimistic_estimate=estimate,
+            value_discretization_interval=1e-4,
+            use_connect_dots=estimate,
         ).self_compose(steps)
-        for pessimistic in (False, True)
-    ]
-    alphas, room = np.array([1e-4, 1e-2, 0.1, 0.5, 0.9]), 1e-8  # their FFTs round
-    highest, least = (riskcal.get_beta_from_pld(loss, alphas) for loss in losses)
-    for low, found, high in zip(least, curve(*history).tradeoff(alphas), highest, strict=True):
-        assert low - room <= found.upper
-        assert found.lower <= high + room
-    for found, value in (
-        (curve(*history).advantage(), riskcal.get_advantage_from_pld),
-        (curve(*history).bayes_success(0.5), lambda loss: 1.0 - riskcal.get_bayes_risk_from_pld(loss, 0.5)),
-        (curve(*history).bayes_success(0.9), lambda loss: 1.0 - riskcal.get_bayes_risk_from_pld(loss, 0.9)),
+        for estimate in (False, True)
+    )
+    one, room = curve(history), 1e-8  # their FFTs round
+    alphas, epsilons = np.array([1e-4, 1e-2, 0.1, 0.5, 0.9]), np.linspace(0.0, 8.0, 4001)
+    lines = [np.array(loss.get_delta_for_epsilon(epsilons)) for loss in (optimistic, pessimistic)]
+    for alpha, found, near in zip(
+        alphas, one.tradeoff(alphas), riskcal.get_beta_from_pld(pessimistic, alphas), strict=True
     ):
-        low, high = (value(loss) for loss in losses)
+        high, low = (
+            max((1 - delta - np.exp(epsilons) * alpha).max(), (np.exp(-epsilons) * (1 - delta - alpha)).max())
+            for delta in lines
+        )
         assert low - room <= found.upper
-        assert found.lower <= high + room
-        assert high - low < 1e-4
+        assert found.lower <= high + 1e-3 * alpha  # the least of its lines on a grid of epsilons
+        assert near == pytest.approx(found.upper, abs=1e-4)  # its discretisation is not on the safe side
+    for prior in (0.3, 0.5, 0.9):
+        epsilon = abs(math.log(prior / (1.0 - prior)))
+        low, high = (
+            max(prior, 1 - prior) + min(prior, 1 - prior) * loss.get_delta_for_epsilon(epsilon)
+            for loss in (optimistic, pessimistic)
+        )
+        assert one.bayes_success(prior).lower <= high + room
+        if prior == 0.5:
+            assert low - room <= one.advantage().upper / 2.0 + 0.5
+            risk = riskcal.get_bayes_risk_from_pld(pessimistic, prior)
+            assert one.bayes_success(prior).upper == pytest.approx(1.0 - risk, abs=1e-4)
+            assert one.advantage().upper == pytest.approx(riskcal.get_advantage_from_pld(pessimistic), abs=1e-4)
 
 
 def test_riskcal_agrees_on_the_gaussian():
@@ -143,7 +158,7 @@ def test_tradeoffs_fall_bend_and_mirror(history):
     f = {d: [PrivacyCurve(history).tradeoff(a, direction=d) for a in alphas] for d in DIRECTIONS}
     for values in f.values():
         for a, value in zip(alphas, values, strict=True):
-            assert value.upper <= 1.0 - a + 1e-15
+            assert value.upper <= (1.0 - a) * (1.0 + 1e-14)
         for left, right in pairwise(values):
             assert right.lower <= left.upper
         for k in range(1, len(alphas) - 1):
@@ -173,12 +188,12 @@ def test_delta_is_the_conjugate_of_the_tradeoff(history, epsilon):
 
 @pytest.mark.parametrize("history", RARE)
 def test_rare_events_are_narrow(history):
-    for alpha in (1e-5, 0.01, 0.5):
+    for alpha in (1e-5, 0.5):
         found = curve(*history).true_positive_rate(alpha)
         assert alpha <= found.lower
         assert found.relative_width < 1e-6
     assert curve(*history).gaussian_mu().relative_width < 1e-6
-    assert curve(*history).posterior(0.5, 0.9).width < 1e-4
+    assert curve(*history).posterior(0.5, 0.05).width < 1e-6
 
 
 # attacks
@@ -218,7 +233,7 @@ def test_regression_seeing_less_may_leave_a_stronger_belief():
     assert one.posterior(0.5, 0.05).upper >= coarse  # the loss's quantile at 5 % is lower: 0.8889
 
 
-@pytest.mark.parametrize("history", [((1.0, 0.01, 1000),), *map(tuple, RARE), ((Laplace(1.5), 3),)])
+@pytest.mark.parametrize("history", [((1.0, 0.01, 1000),), ((0.7, 1e-3, 20),), ((Laplace(1.5), 1),)])
 def test_posteriors_rise_with_the_prior_and_fall_with_the_failure(history):
     one = curve(*history)
     for key in (

@@ -8,9 +8,10 @@ delta(e) <= kappa(c) e^{sum n log(1 - q + q e^{c(c-1)/(2 s^2)}) - (c-1) e}.
 delta <= 1 - prod (1-q)^n in the remove direction, and P >= prod (1-q)^n Q gives delta <= 1 - e^e prod (1-q)^n in the
 add direction.
 
-*Hardly any noise.* The test "some output is beyond 1/2" errs without the example with probability F = sum n Phi(-1/(2s))
-at most, and with it with probability M = prod (1 - q Phi(1/(2s)))^n at most. So delta >= 1 - M - e^e F in the remove
-direction and, by the complement, delta >= 1 - F - e^e M in the add one: where F is nothing, the bounds of sampling.
+*Hardly any noise.* The test "some output is beyond 1/2" errs without the example with probability at most F = sum n
+Phi(-1/(2s)), and with it with probability at most M = prod (1 - q Phi(1/(2s)))^n. So delta >= 1 - M - e^e F in the
+remove direction and, by the complement, delta >= 1 - F - e^e M in the add one: where F is nothing, the bounds of
+sampling.
 
 *One step.* Forgetting all steps but one is post-processing, so delta is at least that of any one step.
 """

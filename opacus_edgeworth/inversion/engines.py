@@ -58,8 +58,8 @@ LITTLE = 1e-3
 """Share of epsilon that a phase may at most reveal in the add direction to be left out there."""
 MAX_CHAINS = 4
 """How many are made for one epsilon."""
-HOPELESS, HALVINGS = 1e-10, 4
-"""Lower over upper end of delta from which the delta of half of epsilon may say more, and how often that is tried."""
+NOTHING = 1e-60
+"""A delta that may be less is bounded by Chernoff, too: lines cannot tell it from nothing."""
 LEAST_DELTA = 1e-250
 """Below it no chain is made: its tables would underflow."""
 
@@ -197,7 +197,6 @@ def direction_delta(
     epsilon: float,
     direction: Direction,
     keep: list[Proof] | None = None,
-    halvings: int = HALVINGS,
 ) -> Bounds:
     """Return bounds on one direction's delta at epsilon >= 0, by the engines in turn until one is narrow.
 
@@ -225,9 +224,8 @@ def direction_delta(
         bounds = bounds.intersect(_add_delta_by_chain(steps, epsilon, bounds, keep))
     if direction == "add" and bounds.relative_width > NARROW:
         bounds = bounds.intersect(_add_delta_of_fewer(steps, epsilon))
-    if halvings > 0 and bounds.lower < HOPELESS * bounds.upper and bounds.upper > LEAST_DELTA:
-        nearer = direction_delta(steps, grid, 0.5 * epsilon, direction, halvings=halvings - 1)
-        bounds = bounds.intersect(Bounds(0.0, nearer.upper))  # delta falls
+    if bounds.lower < NOTHING < bounds.upper and epsilon > 0.0:
+        bounds = bounds.intersect(Bounds(0.0, _chernoff_delta(steps, epsilon, direction, NOTHING)))
     return bounds
 
 
@@ -293,17 +291,23 @@ def add_direction_delta(steps: Composition, epsilon: float, enough: float, keep:
         return quick
     if has_closed_form(steps) or epsilon >= steps.add_direction_limit() or not enough > LEAST_DELTA:
         return direction_delta(steps, grid_or_none(steps), epsilon, "add", keep)
-    log_cut = math.log(enough) - LOG_RELATIVE_CUT
     if epsilon > 0.0:
-        soft = softness(steps, SOFT_SHARE)
-        law = law_for_tilt(steps, 1.0, soft, barrier_for(steps, log_cut, soft))
-        gaps = [factor * (1.0 - math.log(enough)) / epsilon for factor in CHERNOFF_FACTORS]
-        with suppress(OutOfReachError):
-            points = [1.0 + gap for gap in gaps]
-            upper = chernoff_bound(make_grid(law, -max(gaps), 1.0, 0.0), points, "add", epsilon)
-            if upper <= enough:
-                return Bounds(0.0, upper)
-    return direction_delta(steps, grid_or_none(steps, log_cut), epsilon, "add", keep)
+        upper = _chernoff_delta(steps, epsilon, "add", enough)
+        if upper <= enough:
+            return Bounds(0.0, upper)
+    return direction_delta(steps, grid_or_none(steps, math.log(enough) - LOG_RELATIVE_CUT), epsilon, "add", keep)
+
+
+def _chernoff_delta(steps: Composition, epsilon: float, direction: Direction, enough: float) -> float:
+    """Return an upper bound on one direction's delta at epsilon > 0, good where it is `enough`, about; 1 if none."""
+    gaps = [factor * (1.0 - math.log(enough)) / epsilon for factor in CHERNOFF_FACTORS]
+    tilt = 1.0 if direction == "add" else 1.0 + max(gaps)
+    soft = softness(steps, SOFT_SHARE)
+    with suppress(OutOfReachError):
+        law = law_for_tilt(steps, tilt, soft, barrier_for(steps, math.log(enough) - LOG_RELATIVE_CUT, soft))
+        grid = make_grid(law, -max(gaps) if direction == "add" else 0.0, tilt, 0.0)
+        return min(chernoff_bound(grid, [1.0 + gap for gap in gaps], direction, epsilon), 1.0)
+    return 1.0
 
 
 def direction_epsilon(

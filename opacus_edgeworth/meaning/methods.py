@@ -153,8 +153,8 @@ class Meaning(ABC):
     def posterior(self, prior: float, failure_probability: float) -> Bounds:
         """Return bounds on the belief that an example was used which is hardly ever exceeded.
 
-        An attacker who gives membership the prior p updates it by Bayes' rule after seeing what was published, all of it
-        or anything made from it. If the example was used, his posterior exceeds this value with probability
+        An attacker who gives membership the prior p updates it by Bayes' rule after seeing what was published, all of
+        it or anything made from it. If the example was used, his posterior exceeds this value with probability
         `failure_probability` at most, whatever it is that he sees.
 
         Args:

@@ -109,7 +109,8 @@ class _Lines:
         # f is convex, and 0 from where only what is never seen with the example counts as "without"
         hidden = self.profile.at(-math.inf).lower
         share = math.fsum((*self.rest, -hidden)) / (1.0 - hidden) if hidden < 1.0 else 0.0
-        found = Attack(Bounds(self.alpha, 1.0), outward(0.0, share))
+        missed = outward(0.0, share)
+        found = Attack(Bounds(max(self.alpha, outward(1.0 - missed.upper, 1.0).lower), 1.0), missed)
         found, narrowest = _both(found, self._at_most(self.rates(best))), math.inf
         while step < WIDEST:
             now = self._surround(best, step)
