@@ -138,47 +138,49 @@ def plan(
     rates = [1.0 / math.ceil(size / batch) for batch in sizes]
     counts = {length: [step_count(rate, None, length) for rate in rates] for length in lengths}  # all checked first
     before = spent_history(spent, aim)
-    left, nearby, points = about_left(aim, before), _Nearby(aim.slope), list[PlanPoint]()
+    left, nearby, points = about_left(aim, before), _Nearby(len(sizes), aim.slope), list[PlanPoint]()
     for length in lengths:
-        nearby.next_row()
-        for batch, rate, steps in zip(sizes, rates, counts[length], strict=True):
+        for column, (batch, rate, steps) in enumerate(zip(sizes, rates, counts[length], strict=True)):
             about = about_noise(left, rate, ((1.0, steps),))
-            factor, slope = nearby.guess()
+            factor, slope = nearby.guess(column, steps)
             noise, slope = least_noise(aim, rate, ((1.0, steps),), before, tolerance, about * factor, slope, False)
-            nearby.add(noise / about, slope)
+            nearby.add(column, steps, noise / about, slope)
             each = noise / batch
             points.append(PlanPoint(batch, length, steps, rate, noise, each, each / math.sqrt(steps)))
     return Plan(aim.says, size, tuple(points))
 
 
 class _Nearby:
-    """What neighbours tell of a point: by which factor the rough answer is off, and the slope of the excess."""
+    """What neighbours tell of a point: the factor by which the rough answer is off, and the slope of the excess.
 
-    def __init__(self, slope: float) -> None:
-        self._slope = slope
-        self._rows: list[list[tuple[float, float]]] = []
+    Log of the factor is smooth in log(steps) at one sampling rate; by how much that misled at the rate before is added.
+    """
 
-    def next_row(self) -> None:
-        """Begin another row; only the one before is kept."""
-        self._rows = [*self._rows[-1:], []]
+    def __init__(self, columns: int, slope: float) -> None:
+        self._known: list[dict[float, float]] = [{} for _ in range(columns)]
+        self._slopes = [slope] * columns
+        self._first, self._missed = 0.0, 0.0
 
-    def guess(self) -> tuple[float, float]:
-        """Return the factor and the slope of the next point; log of both is smooth, and nearly a sum over both axes."""
-        row = self._rows[-1]
-        shorter, column = (self._rows[0] if len(self._rows) > 1 else None), len(row)
-        if shorter is None:
-            return row[-1] if row else (1.0, self._slope)
-        (factor, slope) = shorter[column]
-        if row:
-            factor *= row[-1][0] / shorter[column - 1][0]
-            slope *= row[-1][1] / shorter[column - 1][1]
-        if column > 1:  # what is no sum changes slowly
-            factor *= row[-1][0] / shorter[column - 1][0] * shorter[column - 2][0] / row[-2][0]
-        return factor, slope
+    def guess(self, column: int, steps: int) -> tuple[float, float]:
+        """Return the factor and the slope of a point, columns being taken in turn."""
+        factor = self._extrapolated(column, math.log(steps)) + (self._missed if column > 0 else 0.0)
+        return math.exp(factor), self._slopes[column if self._known[column] else max(column - 1, 0)]
 
-    def add(self, factor: float, slope: float) -> None:
-        """Add the next point of the row."""
-        self._rows[-1].append((factor, slope))
+    def add(self, column: int, steps: int, factor: float, slope: float) -> None:
+        """Keep what was found."""
+        at, found = math.log(steps), math.log(factor)
+        self._missed = found - self._extrapolated(column, at)
+        if column == 0 and not self._known[0]:
+            self._first, self._missed = found, 0.0
+        self._known[column][at] = found
+        self._slopes[column] = slope
+
+    def _extrapolated(self, column: int, at: float) -> float:
+        """Return what a parabola through the last three points of a column says, or fewer."""
+        points = list(self._known[column].items())[-3:]
+        if not points:
+            return self._first
+        return sum(found * math.prod((at - y) / (x - y) for y, _ in points if y != x) for x, found in points)
 
 
 def _several(name: str, values: Any) -> list[Any]:

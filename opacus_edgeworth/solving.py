@@ -61,6 +61,9 @@ def about_noise(mu_squared: float, rate: float, factors: Factors) -> float:
     By the central limit theorem mu^2 = n q^2 (e^{1/s^2} - 1) (Bu, Dong, Long & Su 2020,
     https://arxiv.org/abs/1911.11607): an estimate, mostly a little too low.
     """
+    if len(factors) == 1:
+        (factor, count) = factors[0]
+        return 1.03 / (factor * math.sqrt(math.log1p(mu_squared / count / rate / rate)))
     factor, counts = np.array([f for f, _ in factors]), np.array([float(n) for _, n in factors])
 
     def excess(log_noise: float) -> float:
