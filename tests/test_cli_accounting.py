@@ -228,7 +228,7 @@ class Trap:
         (["epsilon", *RUN[:2], "--batch-size", "1", "--steps", "1", "--delta", "1"], "--batch-size", "give both"),
         (["epsilon", *RUN, "--delta", "1e-5", "--max-delta", "1"], "--max-delta", "goes with --epsilon"),
         (["epsilon", *RUN, "--epsilon", "1", "--max-epsilon", "1"], "--max-epsilon", "goes with --delta"),
-        (["noise", "--epsilon", "1", *RUN[2:]], "--delta", "Missing option"),
+        (["noise", "--epsilon", "1", *RUN[2:]], "--delta", "is missing"),
         (["noise", "--epsilon", "x", "--delta", "1e-5", *RUN[2:]], "--epsilon", "Invalid value"),
         (["compare", *RUN], "--delta", "Missing option"),
         (["audit", *RUN], "--delta", "missing; give --delta, --epsilon, or a certificate"),

@@ -71,7 +71,7 @@ def test_what_was_spent_before_counts(tmp_path: Path):
         (["--epsilon", "3"], 2, "--delta: is missing"),
         (["--tpr", "0.1"], 2, "--fpr: is missing"),
         ([*PAIR, "--mu", "1"], 2, "not --delta, --epsilon, --mu"),
-        (["--mu", "-1"], 1, "--mu: -1.0 must be positive"),
+        (["--mu", "-1"], 1, "--mu: -1.0 must be in (0, 1000]"),
         (["--advantage", "1.5"], 1, "--advantage: 1.5 must be in (0, 1)"),
         (["--tpr", "0.1", "--fpr", "0.2"], 1, "--tpr: 0.1 must exceed"),
     ],

@@ -105,22 +105,21 @@ class _Lines:
     def attack(self, best: float) -> Attack:
         """Return the least of T with a proof, from about where it is."""
         width = max(self.width(best), 1e-15)
-        step = max(min(self.profile.scale(), 1.0) * math.sqrt(width), 1e-14 * abs(best), 1e-300)
-        # f is convex, and 0 from where only what is never seen with the example counts as "without"
+        step = max(min(self.profile.scale(), 0.5) * math.sqrt(min(width, 1.0)), 1e-14 * abs(best), 1e-300)
+        # f is convex, 1 - certain at 0, and 0 from where only what is never seen with the example counts as "without"
         hidden = self.profile.at(-math.inf).lower
         share = math.fsum((*self.rest, -hidden)) / (1.0 - hidden) if hidden < 1.0 else 0.0
-        missed = outward(0.0, share)
+        missed = outward(0.0, share * (1.0 - self.certain))
         found = Attack(Bounds(max(self.alpha, outward(1.0 - missed.upper, 1.0).lower), 1.0), missed)
         found, narrowest = _both(found, self._at_most(self.rates(best))), math.inf
-        while step < WIDEST:
+        while True:
             now = self._surround(best, step)
             found = _both(found, now)
             wide = (now.true_positive_rate if best >= 0.0 else now.false_negative_rate).relative_width
             narrowest = min(narrowest, wide)
-            if narrowest <= ENOUGH or (narrowest <= 1e-6 and wide > 10.0 * narrowest):
-                break
             step *= 8.0
-        return found
+            if step >= WIDEST or narrowest <= ENOUGH or (narrowest <= 1e-6 and wide > 10.0 * narrowest):
+                return found
 
     def _surround(self, middle: float, step: float) -> Attack:
         """Return bounds on the least of T by five points around it; slopes are in units of x at the middle one."""
