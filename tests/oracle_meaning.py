@@ -12,9 +12,20 @@ from itertools import pairwise, product
 
 from mpmath import mp, mpf
 
+from opacus_edgeworth.bounds import Bounds
+
 mp.dps = 50
 Corners = list[tuple[Fraction, Fraction]]
 """Corners (alpha, beta) of a trade-off function, alpha rising from 0 to 1."""
+
+
+def encloses(bounds: Bounds, exact: float | mpf | Fraction, width: float, least: float = 0.0) -> None:
+    """Assert that bounds hold a number and are relatively as narrow as `width`, or absolutely as `least`."""
+    assert type(bounds.lower) is float
+    assert type(bounds.upper) is float
+    exact = real(exact) if isinstance(exact, Fraction) else mpf(exact)
+    assert mpf(bounds.lower) <= exact <= mpf(bounds.upper), (bounds, exact)
+    assert bounds.upper - bounds.lower <= width * float(abs(exact)) + least, (bounds, exact)
 
 
 def tail(x: mpf) -> mpf:
