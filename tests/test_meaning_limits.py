@@ -144,3 +144,13 @@ def test_regression_a_hopeless_epsilon_spoilt_the_others():
 def test_sampled_laplace_steps_and_mixtures_stay_in_time_and_narrow():
     for history in ([(PoissonSubsampledLaplace(0.8, 0.3), 2)], [(1.0, 0.02, 300), (RandomizedResponse(0.5), 1)]):
         assert PrivacyCurve(history).tradeoff(0.1).relative_width < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("history", "epsilon"),
+    [([(4.866183296711512, 0.01, 1), (11.303542566636896, 0.01, 1)], 0.7710724792337107), ([(0.5, 1e-3, 10)], 3e-308)],
+)
+def test_regression_delta_warned_of_infinite_bounds(history, epsilon):
+    for direction in ("remove", "add"):
+        one = PrivacyCurve(history).delta(epsilon, direction=direction)
+        assert one.lower <= PrivacyCurve(history).delta(epsilon).upper

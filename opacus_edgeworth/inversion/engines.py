@@ -52,6 +52,8 @@ QUICK_WORK = 3e7
 NEWTON_STEPS = 6
 CHERNOFF_FACTORS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.5, 4.0)
 """Tilts that are tried for the add direction: (c - 1) epsilon in units of 1 - log(delta)."""
+LARGEST_GAP = 1e15
+"""Of these tilts; products with larger ones may overflow."""
 FEW_EVENTS = 100.0
 """Up to this epsilon over delta a chain may be made for the add direction: digits are lost in that proportion."""
 LITTLE = 1e-3
@@ -300,7 +302,7 @@ def add_direction_delta(steps: Composition, epsilon: float, enough: float, keep:
 
 def _chernoff_delta(steps: Composition, epsilon: float, direction: Direction, enough: float) -> float:
     """Return an upper bound on one direction's delta at epsilon > 0, good where it is `enough`, about; 1 if none."""
-    gaps = [factor * (1.0 - math.log(enough)) / epsilon for factor in CHERNOFF_FACTORS]
+    gaps = [min(factor * (1.0 - math.log(enough)) / epsilon, LARGEST_GAP) for factor in CHERNOFF_FACTORS]
     tilt = 1.0 if direction == "add" else 1.0 + max(gaps)
     soft = softness(steps, SOFT_SHARE)
     with suppress(OutOfReachError):

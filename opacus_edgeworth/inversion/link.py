@@ -69,7 +69,8 @@ class GapChernoff:
         both = np.logaddexp(self.base, self.gap) + 4.0 * ULP
         with np.errstate(invalid="ignore"):  # nothing is known where both are infinite
             share = np.logaddexp.reduce(np.log(steps.steps) + self.gap - both, axis=1) + 1e-12
-        bound = compose_upper(steps, both, self.c) + np.where(share < 0.0, share, 0.0)
+            bound = compose_upper(steps, both, self.c) + np.where(share < 0.0, share, 0.0)
+        bound[np.isnan(bound)] = math.inf
         return ((1.0, 0.0), *zip(self.c.tolist(), bound.tolist(), strict=True))
 
 
