@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 EPSILON ?= 8
 DATA := .cache/demo
+RELEASE := build/release
 
-.PHONY: demo test lint compare bench campaign memorisation study docs clean
+.PHONY: demo test lint compare bench campaign memorisation study docs dist test-wheel compatibility clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -52,5 +53,25 @@ $(VENV)/bench-installed: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	touch $@
 
+dist: $(RELEASE)/installed  ## the sdist, and the wheel built from it, in dist/; checked
+	rm -rf dist
+	$(RELEASE)/bin/python -m build --outdir dist .
+	$(RELEASE)/bin/twine check --strict dist/*
+	$(RELEASE)/bin/check-wheel-contents dist/*.whl
+	$(RELEASE)/bin/vermin --target=3.10- --violations --no-tips --eval-annotations --backport typing_extensions opacus_edgeworth
+
+test-wheel: dist  ## every test against the wheel alone, in an environment of its own; WHEEL="tests/test_package.py -n 2" for a part
+	$(RELEASE)/bin/nox --session wheel -- $(WHEEL)
+
+compatibility: dist  ## tests with older and newer versions; another Python takes part if PATH has it
+	$(RELEASE)/bin/nox --session compatibility core -- $(COMPATIBILITY)
+	$(BIN)/python benchmarks/compatibility.py
+
+$(RELEASE)/installed: pyproject.toml
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --upgrade pip
+	$(RELEASE)/bin/python -m pip install --quiet --group release
+	touch $@
+
 clean:
-	rm -rf $(VENV) .cache demo_output build *.egg-info
+	rm -rf $(VENV) .cache .nox demo_output build dist *.egg-info
