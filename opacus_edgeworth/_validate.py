@@ -4,25 +4,52 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any, Literal
+import reprlib
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, Literal, cast
 
 from opacus_edgeworth.errors import InvalidParameterError
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 120
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: shortened, and whatever its own `repr` may do."""
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # integers of more than 4300 digits, for one
+        return f"<{type(value).__name__}>"
+
 
 def as_real(name: str, value: Any) -> float:
-    """Return `value` as a float; refuse NaN, booleans and whatever is not a real number."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        try:  # NumPy scalars, 0-d arrays and tensors are numbers too, but strings are not
-            if isinstance(value, (bool, str, bytes)) or getattr(value, "shape", None) != ():
-                raise TypeError
-            value = value.item()
-            if isinstance(value, bool) or not isinstance(value, numbers.Real):
-                raise TypeError
-        except (TypeError, AttributeError):
-            raise InvalidParameterError(f"{name}={value!r} is not a real number; pass a float") from None
-    number = float(value)
+    """Return `value` as a float; refuse NaN, booleans, what is not a real number, and what no float is near."""
+    number = value if type(value) is float else _as_float(name, value)
     if math.isnan(number):
         raise InvalidParameterError(f"{name}=nan is not a number; check the computation that produced it")
+    return number
+
+
+def _as_float(name: str, value: Any) -> float:
+    """Return a number that is no float yet: Python's, NumPy's, or the one in a 0-d array or tensor."""
+    plain = value
+    try:
+        if not isinstance(value, numbers.Real):
+            if isinstance(value, (str, bytes)) or getattr(value, "shape", None) != () or getattr(value, "mask", False):
+                raise TypeError
+            plain = value.item()
+        kind = getattr(getattr(value, "dtype", None), "kind", "f")  # dates and durations have integers in them
+        if isinstance(plain, bool) or not isinstance(plain, numbers.Real) or kind not in "fiu":
+            raise TypeError
+        number = float(plain)
+        lost = number != plain and (number == 0.0 or math.isinf(number))
+    except OverflowError:
+        number, lost = math.inf, True
+    except Exception:  # an object's own conversions may raise anything
+        raise InvalidParameterError(f"{name}={shown(value)} is not a real number; pass a float") from None
+    if lost:
+        raise InvalidParameterError(f"{name}={shown(value)} does not fit a float, which goes from 5e-324 to 1.8e308")
     return number
 
 
@@ -72,18 +99,17 @@ def as_categories(value: Any) -> int:
     """Return a number of categories, an integer >= 2."""
     number = as_steps(value, name="categories")
     if number < 2:
-        raise InvalidParameterError(f"categories={value!r} must be at least 2; with one there is nothing to hide")
+        raise InvalidParameterError(f"categories={shown(value)} must be at least 2; with one there is nothing to hide")
     return number
 
 
+MOST_OUTPUTS = 10**6
+
+
 def as_distribution(name: str, values: Any) -> tuple[float, ...]:
-    """Return probabilities that add up to 1 within 1e-9, as they were given."""
-    if isinstance(values, (str, bytes)):
-        raise InvalidParameterError(f"{name}={values!r} must be a list of probabilities")
-    try:
-        numbers_given = tuple(as_real(f"{name}[{index}]", value) for index, value in enumerate(values))
-    except TypeError:
-        raise InvalidParameterError(f"{name}={values!r} must be a list of probabilities") from None
+    """Return probabilities that add up to 1 within 1e-9, as they were given; at most 1e6."""
+    listed = as_entries(name, values, MOST_OUTPUTS, "a list of probabilities")
+    numbers_given = tuple(as_real(f"{name}[{index}]", value) for index, value in enumerate(listed))
     for index, number in enumerate(numbers_given):
         if not 0.0 <= number <= 1.0:
             raise InvalidParameterError(f"{name}[{index}]={number!r} must be in [0, 1]; it is a probability")
@@ -93,6 +119,21 @@ def as_distribution(name: str, values: Any) -> tuple[float, ...]:
     if not abs(total - 1.0) <= 1e-9:
         raise InvalidParameterError(f"{name} adds up to {total!r}, not to 1; list the probability of every output")
     return numbers_given
+
+
+def as_entries(name: str, values: Any, most: int, wanted: str) -> list[Any]:
+    """Return the entries of a list, or of anything else that can be gone through once, at most so many."""
+    try:
+        if isinstance(values, (str, bytes)):
+            raise TypeError
+        source = cast("Iterable[Any]", values)
+        # a list may be changed by another thread, so its copy is of one moment; another iterable may never end
+        entries = list(source if isinstance(values, list) else islice(source, most + 1))
+    except TypeError:
+        raise InvalidParameterError(f"{name}={shown(values)} must be {wanted}") from None
+    if len(entries) > most:
+        raise InvalidParameterError(f"{name} has more than {most} entries; give fewer")
+    return entries
 
 
 def as_some_steps(value: Any) -> int:
@@ -107,10 +148,11 @@ def as_steps(value: Any, *, name: str = "steps") -> int:
     """Return a number of steps, an integer >= 0 (an integral float is accepted, as Opacus produces them)."""
     number = as_real(name, value)
     if not 0.0 <= number < math.inf or number != math.floor(number):
-        raise InvalidParameterError(f"{name}={value!r} must be an integer >= 0; round it to whole optimizer steps")
-    if number > 2.0**53:
-        raise InvalidParameterError(f"{name}={value!r} must be at most 2**53; no training run is longer")
-    return int(number)
+        raise InvalidParameterError(f"{name}={shown(value)} must be an integer >= 0; round it to whole optimizer steps")
+    count = int(value) if isinstance(value, numbers.Integral) else int(number)  # no float is 2**53 + 1
+    if count > 2**53:
+        raise InvalidParameterError(f"{name}={shown(value)} must be at most 2**53; no training run is longer")
+    return count
 
 
 def as_delta(value: Any, *, name: str = "delta") -> float:
@@ -157,9 +199,9 @@ def as_order(value: Any) -> float:
 
 def as_direction(value: Any) -> Literal["both", "remove", "add"]:
     """Return a direction."""
-    if value not in ("both", "remove", "add"):
-        raise InvalidParameterError(f'direction={value!r} must be "both", "remove" or "add"')
-    return value
+    if isinstance(value, str) and value in ("both", "remove", "add"):
+        return value
+    raise InvalidParameterError(f'direction={shown(value)} must be "both", "remove" or "add"')
 
 
 def as_positive_rate(value: Any) -> float:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from opacus.accountants import IAccountant, registry
 
-from opacus_edgeworth._validate import as_delta, as_noise_multiplier, as_sample_rate
-from opacus_edgeworth.composition import compose, parse_history
+from opacus_edgeworth._validate import as_delta, as_noise_multiplier, as_sample_rate, shown
+from opacus_edgeworth.composition import compose
 from opacus_edgeworth.edgeworth.approximation import EdgeworthApproximation
 from opacus_edgeworth.edgeworth.tilted import TiltedEdgeworth
 from opacus_edgeworth.errors import EstimateWarning, InvalidParameterError
 from opacus_edgeworth.inversion.memory import Memory
-
-MECHANISM = "edgeworth"
+from opacus_edgeworth.states import MECHANISM, phases_in, phases_of, state_of
 
 Method = Literal["certified", "aea", "eei", "tilted"]
+
+_RECORDING = threading.Lock()
+"""Held while a history changes, so that no step of two threads is lost. Of all accountants, which can be copied so; and
+never by readers, which may be handlers of signals that come in between: they copy the list, which is atomic."""
 
 
 class EdgeworthAccountant(IAccountant):
     """Opacus accountant whose epsilon is never below the truth, for any number of steps.
 
     It holds nothing but Opacus's list of (noise_multiplier, sample_rate, steps), so checkpoints and code that swap
-    the list keep working.
+    the list keep working. Threads may ask while others train: each answer is for the steps recorded when it was asked.
 
     Example:
       >>> accountant = EdgeworthAccountant()
@@ -49,10 +53,12 @@ class EdgeworthAccountant(IAccountant):
           InvalidParameterError: an argument is outside its range. The history is unchanged then.
         """
         phase = (as_noise_multiplier(noise_multiplier), as_sample_rate(sample_rate))
-        if self.history and tuple(self.history[-1][:2]) == phase:
-            self.history[-1] = (*phase, self.history[-1][2] + 1)
-        else:
-            self.history.append((*phase, 1))
+        with _RECORDING:
+            history = self.history  # Opacus may swap the list
+            if history and tuple(history[-1][:2]) == phase:
+                history[-1] = (*phase, history[-1][2] + 1)
+            else:
+                history.append((*phase, 1))
 
     def get_epsilon(
         self, delta: float, *, method: Method = "certified", order: int | None = None, **kwargs: Any
@@ -72,12 +78,12 @@ class EdgeworthAccountant(IAccountant):
             method or order.
         """
         history = self.history  # Opacus may swap the list: what is remembered is known by the numbers in it
-        if method == "certified":
+        if isinstance(method, str) and method == "certified":
             return self._memory.epsilon(compose(history), as_delta(delta)).upper
         if method == "eei":
             return EdgeworthApproximation(history).interval(delta).upper
-        if method not in ("aea", "tilted"):
-            raise InvalidParameterError(f'method={method!r} must be "certified", "aea", "eei" or "tilted"')
+        if not isinstance(method, str) or method not in ("aea", "tilted"):
+            raise InvalidParameterError(f'method={shown(method)} must be "certified", "aea", "eei" or "tilted"')
         warnings.warn(
             f'method="{method}" is an estimate, no bound: the epsilon spent may be larger; method="certified" is one',
             EstimateWarning,
@@ -88,24 +94,58 @@ class EdgeworthAccountant(IAccountant):
         return TiltedEdgeworth(history, order=2 if order is None else order).epsilon(delta)
 
     def __len__(self) -> int:
-        return sum(steps for _, _, steps in self.history)  # steps, not phases
+        history = self.history
+        try:
+            return int(sum(steps for _, _, steps in list(history)))  # steps, not phases
+        except (TypeError, ValueError, OverflowError):
+            phases_of(history)  # says what is wrong
+            raise
 
     @classmethod
     def mechanism(cls) -> str:
         """Return the name under which Opacus knows this accountant."""
         return MECHANISM
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore a checkpoint made by `state_dict`.
+    def state_dict(self, destination: Any = None, *, mechanism: str = MECHANISM) -> Any:
+        """Return what a checkpoint keeps: the history, the accountant's name, and a digest of the history.
+
+        Args:
+          destination: a mapping to put it in, a new one by default.
+          mechanism: of the accountant that is to load it. Opacus's "rdp" and "prv" take any history, and "gdp" one of
+            equal steps; their answers are their own matter.
 
         Raises:
-          ValueError: Opacus's checks of the keys and of the mechanism.
-          InvalidParameterError: the history in it is corrupt; this accountant is unchanged then.
+          InvalidParameterError: the history holds an invalid entry, or the accountant cannot hold it.
+
+        Example:
+          >>> from opacus.accountants import RDPAccountant
+          >>> accountant, other = EdgeworthAccountant(), RDPAccountant()
+          >>> accountant.step(noise_multiplier=1.0, sample_rate=0.01)
+          >>> other.load_state_dict(accountant.state_dict(mechanism="rdp"))
+          >>> other.history
+          [(1.0, 0.01, 1)]
         """
-        if isinstance(state_dict, Mapping) and "history" in state_dict:
-            parse_history(state_dict["history"])
-        super().load_state_dict(state_dict)
-        self.history = list(self.history)
+        state = state_of(self.history, mechanism)
+        destination = super().state_dict(destination)
+        destination.update(state)
+        return destination
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a state_dict: of this accountant, or of Opacus's "rdp", "prv" or "gdp", whose history is the same.
+
+        What is taken over is what the history says. Whether its batches were Poisson samples, and which adjacency was
+        meant, is not in it: the answers are for Poisson sampling and one example added or removed.
+
+        Args:
+          state_dict: from a checkpoint, or from JSON.
+
+        Raises:
+          InvalidParameterError: it is no state_dict, of an accountant that is not known, or the history in it is
+            corrupt or was altered after it was saved; this accountant is unchanged then.
+        """
+        phases = phases_in(state_dict)
+        with _RECORDING:
+            super().load_state_dict({**state_dict, "mechanism": MECHANISM, "history": phases})
 
 
 def register() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from opacus_edgeworth._validate import as_real, shown
 from opacus_edgeworth.errors import CertificationError, InvalidParameterError
 from opacus_edgeworth.rounding import at_least, at_most
 
@@ -17,7 +18,7 @@ class Bounds:
       upper: the upper end, at least `lower`; the end to report for privacy.
 
     Raises:
-      InvalidParameterError: `lower` exceeds `upper`, or one of them is NaN.
+      InvalidParameterError: `lower` exceeds `upper`, or one of them is NaN or no number.
 
     Example:
       >>> Bounds(0.5, 0.75).width
@@ -28,6 +29,9 @@ class Bounds:
     upper: float
 
     def __post_init__(self) -> None:
+        if type(self.lower) is not float or type(self.upper) is not float:
+            object.__setattr__(self, "lower", as_real("lower", self.lower))
+            object.__setattr__(self, "upper", as_real("upper", self.upper))
         if not self.lower <= self.upper:  # written so that NaN is refused too
             raise InvalidParameterError(f"empty bounds: lower={self.lower!r}, upper={self.upper!r}")
 
@@ -51,6 +55,7 @@ class Bounds:
         Raises:
           CertificationError: the intervals are disjoint, so one of the two proofs is wrong (a defect of ours).
         """
+        _require_bounds(other)
         lower, upper = max(self.lower, other.lower), min(self.upper, other.upper)
         if lower > upper:
             raise CertificationError(f"two proved bounds exclude each other: {self} and {other}; please report this")
@@ -58,4 +63,11 @@ class Bounds:
 
     def larger(self, other: Bounds) -> Bounds:
         """Return bounds on the larger of the two numbers."""
+        _require_bounds(other)
         return Bounds(max(self.lower, other.lower), max(self.upper, other.upper))
+
+
+def _require_bounds(other: Bounds) -> None:
+    """Refuse what is not bounds."""
+    if not isinstance(other, Bounds):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidParameterError(f"other={shown(other)} must be Bounds")

@@ -9,7 +9,15 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from opacus_edgeworth._validate import as_dataset_size, as_epochs, as_steps, as_tolerance
+from opacus_edgeworth._validate import (
+    as_dataset_size,
+    as_entries,
+    as_epochs,
+    as_real,
+    as_steps,
+    as_tolerance,
+    shown,
+)
 from opacus_edgeworth.errors import InvalidParameterError
 from opacus_edgeworth.rounding import at_most
 from opacus_edgeworth.solving import about_left, about_noise, least_noise, spent_history, step_count
@@ -17,6 +25,8 @@ from opacus_edgeworth.targets import TargetArguments, as_target
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+MOST_POINTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +75,13 @@ class Plan:
           min_steps: optimizer steps that training needs to get anywhere.
 
         Raises:
-          InvalidParameterError: no point of the plan is like that.
+          InvalidParameterError: no point of the plan is like that, or an argument is no number.
         """
-        found = [point for point in self.points if point.epochs <= max_epochs and point.steps >= min_steps]
+        longest, fewest = as_real("max_epochs", max_epochs), as_steps(min_steps, name="min_steps")
+        found = [point for point in self.points if point.epochs <= longest and point.steps >= fewest]
         if not found:
             raise InvalidParameterError(
-                f"max_epochs={max_epochs:g}, min_steps={min_steps} leave no point; plan smaller batches or more epochs"
+                f"max_epochs={longest:g}, min_steps={fewest} leave no point; plan smaller batches or more epochs"
             )
         return min(found, key=lambda point: point.noise_per_example)
 
@@ -135,6 +146,10 @@ def plan(
     lengths = [as_epochs(length) for length in _several("epochs", epochs)]
     wanted = _powers_of_two(size) if batch_sizes is None else _several("batch_sizes", batch_sizes)
     sizes = [_batch_size(value, size) for value in wanted]
+    if len(sizes) * len(lengths) > MOST_POINTS:
+        raise InvalidParameterError(
+            f"batch_sizes and epochs make {len(sizes) * len(lengths)} points, at most {MOST_POINTS}; plan in parts"
+        )
     rates = [1.0 / math.ceil(size / batch) for batch in sizes]
     counts = {length: [step_count(rate, None, length) for rate in rates] for length in lengths}  # all checked first
     before = spent_history(spent, aim)
@@ -187,12 +202,9 @@ def _several(name: str, values: Any) -> list[Any]:
     """Return numbers that were given one by one, or alone."""
     if isinstance(values, numbers.Real) and not isinstance(values, bool):
         return [values]
-    try:
-        found = list(values)
-    except TypeError:
-        raise InvalidParameterError(f"{name}={values!r} must be numbers; pass a list") from None
-    if not found or isinstance(values, (str, bytes)):
-        raise InvalidParameterError(f"{name}={values!r} must be numbers, one at least")
+    found = as_entries(name, values, MOST_POINTS, "numbers; pass a list")
+    if not found:
+        raise InvalidParameterError(f"{name}={shown(values)} must be numbers, one at least")
     return found
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, TypeAlias
 
-from opacus_edgeworth._validate import as_real, as_steps
+from opacus_edgeworth._validate import as_real, as_steps, shown
 from opacus_edgeworth.errors import InvalidParameterError
 
 Schedule: TypeAlias = Iterable[float] | Callable[[int], float]
@@ -68,7 +68,7 @@ def factors_of(schedule: Schedule | None, steps: int) -> Factors:
         return ((1.0, steps),)
     if isinstance(schedule, (str, bytes)):
         raise InvalidParameterError(
-            f"schedule={schedule!r} must be factors or a function; see opacus_edgeworth.schedules"
+            f"schedule={shown(schedule)} must be factors or a function; see opacus_edgeworth.schedules"
         )
     if steps > MOST_FACTORS:
         raise InvalidParameterError(f"schedule of {steps} steps has too many factors, at most 10**7; see PrivacyCurve")
@@ -78,7 +78,9 @@ def factors_of(schedule: Schedule | None, steps: int) -> Factors:
         try:
             values = list(islice(schedule, steps + 1))  # it may never end
         except TypeError:
-            raise InvalidParameterError(f"schedule={schedule!r} must be factors or a function of the step") from None
+            raise InvalidParameterError(
+                f"schedule={shown(schedule)} must be factors or a function of the step"
+            ) from None
     if len(values) != steps:
         more = "at least " if len(values) > steps else ""
         raise InvalidParameterError(

@@ -110,9 +110,9 @@ def test_corrupt_checkpoint_is_refused_and_nothing_is_lost(history):
     assert accountant.history == [(1.0, 0.01, 1)]
 
 
-def test_checkpoint_of_another_accountant_is_refused():
-    with pytest.raises(ValueError, match="mechanism"):
-        ew.EdgeworthAccountant().load_state_dict({"history": [], "mechanism": "rdp"})
+def test_checkpoint_of_an_unknown_accountant_is_refused():
+    with pytest.raises(ValueError, match=r"mechanism 'mine' cannot be loaded: only edgeworth, rdp, prv, gdp"):
+        ew.EdgeworthAccountant().load_state_dict({"history": [], "mechanism": "mine"})
 
 
 def test_sample_rate_above_one_says_what_to_do():

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "opacus_edgeworth"
 ORDER = [
-    "errors", "rounding", "bounds", "extras", "plotting", "_types", "_validate", "mechanisms", "composition",
+    "errors", "rounding", "_validate", "bounds", "extras", "plotting", "_types", "mechanisms", "composition",
     "inversion.law", "inversion.certain", "inversion.grid", "inversion.quadrature", "inversion.saddle",
     "inversion.truncation", "inversion.characteristic", "inversion.line", "inversion.contour", "inversion.route",
     "inversion.link", "inversion.chain", "inversion.exact", "inversion.elementary", "inversion.root",
@@ -18,11 +18,11 @@ ORDER = [
     "certification.certificate", "certification.search", "certification.audit", "schedules", "search", "targets",
     "solving", "calibration", "conversions", "planning", "edgeworth.estimate", "edgeworth.expansion",
     "edgeworth.cumulants", "edgeworth.remainder", "edgeworth.finite_sample", "edgeworth.approximation",
-    "edgeworth.tilted", "accountant", "checkpoints", "histories", "report.numbers", "report.recorded", "report.run",
-    "report.measures", "report.cautions", "report.certifying", "report.checklist", "report.content", "report.figures",
-    "report.page", "finetune.settings", "finetune.data", "finetune.tables", "finetune.sources", "finetune.quiet",
-    "finetune.fingerprint", "finetune.devices", "finetune.randomness", "finetune.budget", "finetune.checkpoint",
-    "finetune.encoding", "finetune.architecture", "finetune.classifier", "finetune.models", "finetune.methods",
+    "edgeworth.tilted", "states", "accountant", "checkpoints", "histories", "report.numbers", "report.recorded",
+    "report.run", "report.measures", "report.cautions", "report.certifying", "report.checklist", "report.content",
+    "report.figures", "report.page", "finetune.settings", "finetune.data", "finetune.tables", "finetune.sources",
+    "finetune.quiet", "finetune.fingerprint", "finetune.devices", "finetune.randomness", "finetune.budget",
+    "finetune.checkpoint", "finetune.encoding", "finetune.architecture", "finetune.classifier", "finetune.models", "finetune.methods",
     "finetune.gradients", "finetune.features", "finetune.evaluation", "finetune.loop", "finetune.statement",
     "finetune.result", "finetune.folder", "finetune.preparation", "finetune.run", "finetune.trainer_callback",
     "cli.exits", "cli.output", "cli.history", "cli.targets", "cli.peers", "cli.timed", "cli.epsilon", "cli.noise",

@@ -25,9 +25,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from opacus_edgeworth._types import Direction
+from opacus_edgeworth._validate import shown
 from opacus_edgeworth.certification.balls import Ball, Rule, flint
 from opacus_edgeworth.certification.composed import (
     Run,
@@ -42,7 +43,7 @@ from opacus_edgeworth.certification.composed import (
     moment,
 )
 from opacus_edgeworth.certification.typed_json import decode, digest, encode
-from opacus_edgeworth.errors import CertificationError
+from opacus_edgeworth.errors import CertificationError, InvalidParameterError
 
 FORMAT = 1
 DIGITS = 100
@@ -133,8 +134,11 @@ class Certificate:
 
     def to_json(self) -> str:
         """Return the certificate as text; every float is written twice, in decimal and, exactly, in hexadecimal."""
-        content = encode(asdict(self))
-        return json.dumps({**content, "digest": digest(content)}, indent=1) + "\n"
+        try:
+            content = encode(asdict(self))
+            return json.dumps({**content, "digest": digest(content)}, indent=1) + "\n"
+        except (TypeError, ValueError, RecursionError) as error:  # anyone can put anything into a dataclass
+            raise CertificationError(f"this is not a certificate: {error}") from None
 
     @classmethod
     def from_json(cls, text: str) -> Certificate:
@@ -143,6 +147,8 @@ class Certificate:
         Raises:
           CertificationError: the text is no certificate, or was damaged.
         """
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise CertificationError(f"text={shown(text)} is not a certificate's text")
         if len(text) > MAX_TEXT:
             raise CertificationError(f"a certificate of {len(text)} characters is longer than any that is issued")
         try:
@@ -159,15 +165,22 @@ class Certificate:
 
     def save(self, path: str | Path) -> None:
         """Write the certificate to a file."""
-        Path(path).write_text(self.to_json(), encoding="ascii")
+        _as_path(path).write_text(self.to_json(), encoding="ascii")
 
     @classmethod
     def load(cls, path: str | Path) -> Certificate:
         """Read a certificate from a file; see `from_json`."""
         try:
-            return cls.from_json(Path(path).read_text(encoding="ascii"))
+            return cls.from_json(_as_path(path).read_text(encoding="ascii"))
         except UnicodeDecodeError:
             raise CertificationError("the certificate is not a text") from None
+
+
+def _as_path(path: Any) -> Path:
+    """Return a path that can be asked for."""
+    if not isinstance(path, (str, Path)) or "\0" in str(path):
+        raise InvalidParameterError(f"path={shown(path)} must be the path of a file")
+    return Path(path)
 
 
 def check_certificate(certificate: Certificate) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from opacus_edgeworth._types import Direction, FloatArray
-from opacus_edgeworth._validate import as_real
+from opacus_edgeworth._validate import as_real, shown
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.edgeworth.cumulants import loss_cumulants, whole_grid
 from opacus_edgeworth.edgeworth.estimate import Estimate, as_directions, as_positive_delta
@@ -169,8 +169,8 @@ class EdgeworthApproximation(Estimate):
 
     def _of(self, values: dict[Hypothesis, FloatArray], hypothesis: Hypothesis) -> FloatArray:
         """Return what belongs to a hypothesis."""
-        if hypothesis not in ("P", "Q"):
-            raise InvalidParameterError(f'hypothesis={hypothesis!r} must be "P" or "Q"')
+        if not isinstance(hypothesis, str) or hypothesis not in ("P", "Q"):
+            raise InvalidParameterError(f'hypothesis={shown(hypothesis)} must be "P" or "Q"')
         if hypothesis not in values:
             raise InvalidParameterError("an empty history has a privacy loss of 0: there is nothing to expand")
         return values[hypothesis]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from opacus_edgeworth._types import Direction
-from opacus_edgeworth._validate import as_delta, as_epsilon, as_real
+from opacus_edgeworth._validate import as_delta, as_epsilon, as_real, shown
 from opacus_edgeworth.composition import Composition, compose_parsed, parse_history
 from opacus_edgeworth.errors import InvalidParameterError
 
@@ -66,9 +66,11 @@ def as_directions(direction: Any) -> tuple[Direction, ...]:
     Raises:
       InvalidParameterError: it is not "remove", "add" or None.
     """
-    if direction not in (None, "remove", "add"):
-        raise InvalidParameterError(f'direction={direction!r} must be "remove", "add" or None')
-    return ("remove", "add") if direction is None else (direction,)
+    if direction is None:
+        return ("remove", "add")
+    if isinstance(direction, str) and direction in ("remove", "add"):
+        return (direction,)
+    raise InvalidParameterError(f'direction={shown(direction)} must be "remove", "add" or None')
 
 
 def as_positive_delta(delta: Any) -> float:
@@ -90,8 +92,8 @@ def _as_order(order: Any) -> int:
       InvalidParameterError: it is not a whole number from 0 to HIGHEST_ORDER.
     """
     value = as_real("order", order)
-    if value != int(value) or not 0 <= value <= HIGHEST_ORDER:
-        raise InvalidParameterError(f"order={order!r} must be a whole number from 0 to {HIGHEST_ORDER}")
+    if not 0 <= value <= HIGHEST_ORDER or value != int(value):
+        raise InvalidParameterError(f"order={shown(order)} must be a whole number from 0 to {HIGHEST_ORDER}")
     return int(value)
 
 
