@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from itertools import islice
 from typing import Any, Literal, cast
 
@@ -124,7 +124,7 @@ def as_distribution(name: str, values: Any) -> tuple[float, ...]:
 def as_entries(name: str, values: Any, most: int, wanted: str) -> list[Any]:
     """Return the entries of a list, or of anything else that can be gone through once, at most so many."""
     try:
-        if isinstance(values, (str, bytes)):
+        if isinstance(values, (str, bytes, Mapping, Set)):  # the last two have entries, but not in this order
             raise TypeError
         source = cast("Iterable[Any]", values)
         # a list may be changed by another thread, so its copy is of one moment; another iterable may never end

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, get_args
 import numpy as np
 
 from opacus_edgeworth._types import FloatArray, IntArray
-from opacus_edgeworth._validate import as_steps
+from opacus_edgeworth._validate import as_entries, as_steps, shown
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.errors import InvalidParameterError
 from opacus_edgeworth.mechanisms import (
@@ -26,6 +26,10 @@ from opacus_edgeworth.mechanisms import (
 
 OtherMechanism: TypeAlias = Laplace | PoissonSubsampledLaplace | RandomizedResponse | DiscreteMechanism
 """A step whose noise is not Gaussian."""
+
+FORM = "(noise_multiplier, sample_rate, steps) or (mechanism, steps)"
+MOST_ENTRIES = 10**7
+"""Of a history; one that never ends is refused, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ def parse_history(history: Iterable[Any]) -> dict[tuple[float, float], int]:
     phases, others = parse_mechanisms(history)
     for mechanism in others:
         raise InvalidParameterError(
-            f"{mechanism!r} is not Gaussian: only PrivacyCurve composes it; leave it out here, or ask PrivacyCurve"
+            f"{shown(mechanism)} is not Gaussian: only PrivacyCurve composes it; leave it out here, or ask PrivacyCurve"
         )
     return phases
 
@@ -119,13 +123,7 @@ def parse_mechanisms(
     """
     merged: dict[tuple[float, float], int] = {}
     others: dict[OtherMechanism, int] = {}
-    try:
-        entries = [tuple(entry) for entry in history]
-    except TypeError:
-        raise InvalidParameterError(
-            f"history={history!r} must be a list of (noise_multiplier, sample_rate, steps) or (mechanism, steps)"
-        ) from None
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate(as_entries("history", history, MOST_ENTRIES, f"a list of {FORM}")):
         try:
             step, steps = _parse_entry(entry)
         except InvalidParameterError as error:
@@ -135,16 +133,23 @@ def parse_mechanisms(
             merged[key] = merged.get(key, 0) + steps
         else:
             others[step] = others.get(step, 0) + steps
+    for step, steps in (*merged.items(), *others.items()):
+        if steps > 2**53:  # beyond, a double would lose some
+            raise InvalidParameterError(f"history has {steps} steps of {shown(step)}, at most 2**53; no run is longer")
     return merged, others
 
 
-def _parse_entry(entry: tuple[Any, ...]) -> tuple[Mechanism, int]:
+def _parse_entry(entry: Any) -> tuple[Mechanism, int]:
     """Return one phase's mechanism and count."""
+    if not isinstance(entry, tuple):
+        if not isinstance(entry, list):  # a row of an array, say
+            entry = as_entries("entry", entry, 3, FORM)
+        entry = tuple(entry)
     if len(entry) == 2 and isinstance(entry[0], get_args(Mechanism)):
         return entry[0], as_steps(entry[1])
     if len(entry) == 3:
         return PoissonSubsampledGaussian(entry[0], entry[1]), as_steps(entry[2])
-    raise InvalidParameterError(f"{entry!r} must be (noise_multiplier, sample_rate, steps) or (mechanism, steps)")
+    raise InvalidParameterError(f"{shown(entry)} must be {FORM}")
 
 
 def compose(history: Iterable[Any]) -> Composition:

@@ -13,9 +13,8 @@ from typing import Any, TypeAlias
 from opacus_edgeworth._validate import as_noise_multiplier, as_sample_rate, as_steps
 from opacus_edgeworth.checkpoints import is_checkpoint, read_checkpoint
 from opacus_edgeworth.errors import InvalidParameterError
+from opacus_edgeworth.states import Phase, require_unaltered
 
-Phase: TypeAlias = tuple[float, float, int]
-"""(noise_multiplier, sample_rate, steps)."""
 History: TypeAlias = tuple[Phase, ...]
 
 COLUMNS = ("noise_multiplier", "sample_rate", "steps")
@@ -160,21 +159,28 @@ def history_in(value: Any, name: str) -> History:
     Raises:
       InvalidParameterError: there is no history in it, an empty one, several, or an invalid phase.
     """
-    entries = _entries(value, name)
-    return _not_empty([_phase(entry, f"{name}: phase {number}") for number, entry in enumerate(entries, 1)], name)
+    holder = _holder(value, name)
+    entries = holder["history"] if isinstance(holder, Mapping) else holder
+    phases = [_phase(entry, f"{name}: phase {number}") for number, entry in enumerate(entries, 1)]
+    if isinstance(holder, Mapping):
+        try:
+            require_unaltered(holder, phases)
+        except InvalidParameterError as error:
+            raise InvalidParameterError(f"{name}: {error}") from None
+    return _not_empty(phases, name)
 
 
-def _entries(value: Any, name: str) -> list[Any] | tuple[Any, ...]:
-    """Return the list that is the history."""
+def _holder(value: Any, name: str) -> list[Any] | tuple[Any, ...] | Mapping[Any, Any]:
+    """Return the list that is the history, or the mapping with it in "history"."""
     if isinstance(value, (list, tuple)):
         return value
     if not isinstance(value, Mapping):
         raise InvalidParameterError(f"{name} holds a {type(value).__name__}, no history; {_FORMS}")
-    inside = {str(key): part["history"] for key, part in value.items() if _holds_history(part)}
+    inside = {str(key): part for key, part in value.items() if _holds_history(part)}
     if OPACUS_KEY in inside:
         return inside[OPACUS_KEY]
     if _holds_history(value):
-        return value["history"]
+        return value
     if len(inside) == 1:
         return next(iter(inside.values()))
     if inside:

@@ -22,11 +22,12 @@ ORDER = [
     "report.run", "report.measures", "report.cautions", "report.certifying", "report.checklist", "report.content",
     "report.figures", "report.page", "finetune.settings", "finetune.data", "finetune.tables", "finetune.sources",
     "finetune.quiet", "finetune.fingerprint", "finetune.devices", "finetune.randomness", "finetune.budget",
-    "finetune.checkpoint", "finetune.encoding", "finetune.architecture", "finetune.classifier", "finetune.models", "finetune.methods",
-    "finetune.gradients", "finetune.features", "finetune.evaluation", "finetune.loop", "finetune.statement",
-    "finetune.result", "finetune.folder", "finetune.preparation", "finetune.run", "finetune.trainer_callback",
-    "cli.exits", "cli.output", "cli.history", "cli.targets", "cli.peers", "cli.timed", "cli.epsilon", "cli.noise",
-    "cli.plan", "cli.compare", "cli.audit", "cli.report", "cli.finetune", "cli.app", "cli.__main__",
+    "finetune.checkpoint", "finetune.encoding", "finetune.architecture", "finetune.classifier", "finetune.models",
+    "finetune.methods", "finetune.gradients", "finetune.features", "finetune.evaluation", "finetune.loop",
+    "finetune.statement", "finetune.result", "finetune.folder", "finetune.preparation", "finetune.run",
+    "finetune.trainer_callback", "cli.exits", "cli.output", "cli.history", "cli.targets", "cli.peers", "cli.timed",
+    "cli.epsilon", "cli.noise", "cli.plan", "cli.compare", "cli.audit", "cli.report", "cli.finetune", "cli.app",
+    "cli.__main__",
 ]  # fmt: skip
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 
