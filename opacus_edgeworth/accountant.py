@@ -19,9 +19,10 @@ from opacus_edgeworth.states import MECHANISM, phases_in, phases_of, state_of
 
 Method = Literal["certified", "aea", "eei", "tilted"]
 
-_RECORDING = threading.Lock()
+_RECORDING = threading.RLock()
 """Held while a history changes, so that no step of two threads is lost. Of all accountants, which can be copied so; and
-never by readers, which may be handlers of signals that come in between: they copy the list, which is atomic."""
+never by readers, which may be handlers of signals that come in between: they copy the list, which is atomic. Reentrant,
+because an exception like KeyboardInterrupt, coming just before it is released, leaves it to its thread."""
 
 
 class EdgeworthAccountant(IAccountant):

@@ -35,7 +35,7 @@ def phases_of(history: Iterable[Any]) -> list[Phase]:
     phases: list[Phase] = []
     for index, entry in enumerate(as_entries("history", history, MOST_ENTRIES, f"a list of {FORM}")):
         if not isinstance(entry, (tuple, list)) or len(entry) != 3:
-            raise InvalidParameterError(f"history[{index}]={shown(entry)} must be {FORM}")
+            raise InvalidParameterError(f"history[{index}]: {shown(entry)} must be {FORM}")
         try:
             phases.append((as_noise_multiplier(entry[0]), as_sample_rate(entry[1]), as_steps(entry[2])))
         except InvalidParameterError as error:
