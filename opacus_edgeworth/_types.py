@@ -19,5 +19,8 @@ Direction: TypeAlias = Literal["remove", "add"]
 Which: TypeAlias = Literal["both", "remove", "add"]
 """A direction, or the worse of both."""
 
+Adjacency: TypeAlias = Literal["add_or_remove", "replace_one", "zero_out"]
+"""What two neighbouring data sets differ in; see `opacus_edgeworth.adjacency`."""
+
 History: TypeAlias = Iterable[Sequence[float]]
 """What Opacus keeps: (noise_multiplier, sample_rate, steps) per phase."""

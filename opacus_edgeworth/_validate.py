@@ -204,6 +204,13 @@ def as_direction(value: Any) -> Literal["both", "remove", "add"]:
     raise InvalidParameterError(f'direction={shown(value)} must be "both", "remove" or "add"')
 
 
+def as_adjacency(value: Any) -> Literal["add_or_remove", "replace_one", "zero_out"]:
+    """Return an adjacency."""
+    if not isinstance(value, str) or value not in ("add_or_remove", "replace_one", "zero_out"):
+        raise InvalidParameterError(f'adjacency={value!r} must be "add_or_remove", "replace_one" or "zero_out"')
+    return value  # type: ignore[return-value]
+
+
 def as_positive_rate(value: Any) -> float:
     """Return a sampling probability in [1e-15, 1]."""
     rate = as_sample_rate(value)

@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 from opacus.accountants import IAccountant, registry
 
-from opacus_edgeworth._validate import as_delta, as_noise_multiplier, as_sample_rate, shown
+from opacus_edgeworth._types import Adjacency
+from opacus_edgeworth._validate import as_adjacency, as_delta, as_noise_multiplier, as_sample_rate, shown
 from opacus_edgeworth.composition import compose
+from opacus_edgeworth.curve import PrivacyCurve
 from opacus_edgeworth.edgeworth.approximation import EdgeworthApproximation
 from opacus_edgeworth.edgeworth.tilted import TiltedEdgeworth
 from opacus_edgeworth.errors import EstimateWarning, InvalidParameterError
@@ -62,7 +64,13 @@ class EdgeworthAccountant(IAccountant):
                 history.append((*phase, 1))
 
     def get_epsilon(
-        self, delta: float, *, method: Method = "certified", order: int | None = None, **kwargs: Any
+        self,
+        delta: float,
+        *,
+        method: Method = "certified",
+        order: int | None = None,
+        adjacency: Adjacency = "add_or_remove",
+        **kwargs: Any,
     ) -> float:
         """Return epsilon at `delta` for all steps taken so far: by default a proved upper bound.
 
@@ -72,6 +80,7 @@ class EdgeworthAccountant(IAccountant):
             is inf for small delta; "aea" and "tilted", Edgeworth expansions without and with the saddle-point tilt,
             which are estimates and warn that they are: use them to compare, not to promise privacy.
           order: of the expansion, for "aea" (1 by default) and "tilted" (2 by default).
+          adjacency: what neighbouring data sets differ in, for "certified"; see `PrivacyCurve`.
           **kwargs: options of other Opacus accountants, which Opacus forwards; they have no effect.
 
         Raises:
@@ -79,6 +88,10 @@ class EdgeworthAccountant(IAccountant):
             method or order.
         """
         history = self.history  # Opacus may swap the list: what is remembered is known by the numbers in it
+        if as_adjacency(adjacency) != "add_or_remove":
+            if method != "certified":
+                raise InvalidParameterError(f'method={method!r} knows adjacency="add_or_remove" alone; use "certified"')
+            return PrivacyCurve(history, adjacency=adjacency).epsilon(delta).upper
         if isinstance(method, str) and method == "certified":
             return self._memory.epsilon(compose(history), as_delta(delta)).upper
         if method == "eei":

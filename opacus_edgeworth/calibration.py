@@ -10,7 +10,9 @@ import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from opacus_edgeworth._types import Adjacency
 from opacus_edgeworth._validate import (
+    as_adjacency,
     as_dataset_size,
     as_epsilon,
     as_noise_multiplier,
@@ -123,7 +125,7 @@ def calibrate_steps(
     before = spent_history(spent, aim)
 
     def excess(n: int) -> float:
-        return aim.excess(PrivacyCurve([*before, (noise, rate, n)]))
+        return aim.excess_of([*before, (noise, rate, n)])
 
     start = about_steps(aim, about_left(aim, before), noise, rate)
     found = largest_safe_integer(excess, start, MOST_STEPS, 0.5 * aim.slope)
@@ -169,7 +171,7 @@ def calibrate_sample_rate(
     left = about_left(aim, before)
 
     def excess(rate: float, n: int) -> float:
-        return aim.excess(PrivacyCurve([*before, (noise, rate, n)]))
+        return aim.excess_of([*before, (noise, rate, n)])
 
     least, most = 0.0, 1.0
     if passes is not None:
@@ -259,7 +261,7 @@ def calibrate_batch_size(
         batches = math.ceil(size / batch)
         if batches not in known:
             n = steps_of(batches)
-            known[batches] = aim.excess(PrivacyCurve([*before, (noise, 1.0 / batches, n)])) if n else math.inf
+            known[batches] = aim.excess_of([*before, (noise, 1.0 / batches, n)]) if n else math.inf
         return known[batches]
 
     left = about_left(aim, before)
@@ -303,6 +305,7 @@ def calibrate_delta(
     steps: int | None = None,
     epochs: float | None = None,
     spent: Iterable[Any] = (),
+    adjacency: Adjacency = "add_or_remove",
 ) -> float:
     """Return the least delta proved at an epsilon: the upper end of `PrivacyCurve.delta`.
 
@@ -313,6 +316,7 @@ def calibrate_delta(
       steps: number of optimizer steps, >= 1; or
       epochs: passes over the data, > 0.
       spent: a history that was trained before and counts, too.
+      adjacency: what neighbouring data sets differ in; see `PrivacyCurve`.
 
     Raises:
       InvalidParameterError: an argument is outside its range, or not exactly one of steps and epochs is given.
@@ -320,4 +324,6 @@ def calibrate_delta(
     epsilon = as_epsilon(target_epsilon, name="target_epsilon")
     noise, rate = as_noise_multiplier(noise_multiplier), as_positive_rate(sample_rate)
     count = step_count(rate, steps, epochs)
-    return PrivacyCurve([*parsed_spent(spent), (noise, rate, count)]).delta(epsilon).upper
+    neighbours = as_adjacency(adjacency)
+    history = [*parsed_spent(spent, neighbours), (noise, rate, count)]
+    return PrivacyCurve(history, adjacency=neighbours).delta(epsilon).upper

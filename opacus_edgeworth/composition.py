@@ -16,16 +16,25 @@ from opacus_edgeworth.errors import InvalidParameterError
 from opacus_edgeworth.mechanisms import (
     ULP,
     DiscreteMechanism,
+    FixedBatches,
     Gaussian,
     Laplace,
     Mechanism,
     PoissonSubsampledGaussian,
     PoissonSubsampledLaplace,
     RandomizedResponse,
+    ReplacedSubsampledGaussian,
 )
 
-OtherMechanism: TypeAlias = Laplace | PoissonSubsampledLaplace | RandomizedResponse | DiscreteMechanism
-"""A step whose noise is not Gaussian."""
+OtherMechanism: TypeAlias = (
+    Laplace
+    | PoissonSubsampledLaplace
+    | RandomizedResponse
+    | DiscreteMechanism
+    | FixedBatches
+    | ReplacedSubsampledGaussian
+)
+"""A step whose dominating pair is not that of the sampled Gaussian."""
 
 FORM = "(noise_multiplier, sample_rate, steps) or (mechanism, steps)"
 MOST_ENTRIES = 10**7
@@ -105,7 +114,8 @@ def parse_history(history: Iterable[Any]) -> dict[tuple[float, float], int]:
     phases, others = parse_mechanisms(history)
     for mechanism in others:
         raise InvalidParameterError(
-            f"{shown(mechanism)} is not Gaussian: only PrivacyCurve composes it; leave it out here, or ask PrivacyCurve"
+            f"{shown(mechanism)} is not a Poisson-sampled Gaussian step: only PrivacyCurve composes it; leave it out here,"
+            " or ask PrivacyCurve"
         )
     return phases
 

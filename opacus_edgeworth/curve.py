@@ -8,8 +8,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from opacus_edgeworth._types import Which
-from opacus_edgeworth._validate import as_delta, as_direction, as_epsilon
+from opacus_edgeworth._types import Adjacency, Which
+from opacus_edgeworth._validate import as_adjacency, as_delta, as_direction, as_epsilon
+from opacus_edgeworth.adjacency import steps_under
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition, OtherMechanism, compose_parsed, parse_mechanisms
 from opacus_edgeworth.inversion.engines import history_delta, history_epsilon
@@ -20,31 +21,44 @@ from opacus_edgeworth.mixed.engines import Others, mixed_delta, mixed_direction_
 
 
 class PrivacyCurve(Meaning):
-    """How private a training history is: immutable, of proved bounds, for add/remove adjacency.
+    """How private a training history is: immutable, of proved bounds, for one adjacency.
 
     Args:
       history: (noise_multiplier, sample_rate, steps) triples as Opacus keeps them (`accountant.history`), or
         (mechanism, steps) pairs; order does not matter. An empty history reveals nothing.
+      adjacency: what neighbouring data sets differ in: one example added or removed ("add_or_remove"), replaced by
+        another ("replace_one"), or its gradient put to zero ("zero_out"); see `opacus_edgeworth.adjacency`.
 
     Raises:
-      InvalidParameterError: an entry is malformed or outside its range; the message names it.
+      InvalidParameterError: an entry is malformed or outside its range, the message names it; or a step has no proved
+        bound under the adjacency.
 
     Example:
       >>> curve = PrivacyCurve([(1.0, 0.01, 1000)])
       >>> round(curve.epsilon(1e-5).upper, 6)
       1.828237
+      >>> round(PrivacyCurve(curve.history, adjacency="replace_one").epsilon(1e-5).upper, 6)
+      2.84344
     """
 
-    __slots__ = ("_history", "_others", "_steps")
+    __slots__ = ("_adjacency", "_history", "_others", "_steps")
 
-    def __init__(self, history: Iterable[Any]) -> None:
+    def __init__(self, history: Iterable[Any], *, adjacency: Adjacency = "add_or_remove") -> None:
         merged, others = parse_mechanisms(history)
+        self._adjacency: Adjacency = as_adjacency(adjacency)
+        self._history = (*((s, q, n) for (s, q), n in merged.items()), *sorted(others.items(), key=repr))
+        merged, others = steps_under(self._adjacency, merged, others)
         self._others = tuple(sorted(others.items(), key=repr))  # the order given must not matter
-        self._history = (*((s, q, n) for (s, q), n in merged.items()), *self._others)
         self._steps = compose_parsed(merged)
 
     def __repr__(self) -> str:
-        return f"PrivacyCurve({list(self._history)!r})"
+        named = "" if self._adjacency == "add_or_remove" else f", adjacency={self._adjacency!r}"
+        return f"PrivacyCurve({list(self._history)!r}{named})"
+
+    @property
+    def adjacency(self) -> Adjacency:
+        """What neighbouring data sets differ in."""
+        return self._adjacency
 
     @property
     def history(self) -> tuple[tuple[float, float, int] | tuple[OtherMechanism, int], ...]:
@@ -60,8 +74,8 @@ class PrivacyCurve(Meaning):
 
         Args:
           epsilon: in [0, inf], a number or an array of them.
-          direction: "both" is what add/remove adjacency asks for; "remove" takes the output with the example against
-            that without it, "add" the other way round.
+          direction: "both" is what differential privacy asks for; "remove" takes the output with the example against
+            that without it, "add" the other way round. When an example is replaced, both are alike.
 
         Returns:
           Bounds in [0, 1]; for an array, an object array of Bounds of its shape. The upper end never understates.

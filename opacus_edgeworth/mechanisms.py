@@ -187,8 +187,66 @@ class DiscreteMechanism:
         object.__setattr__(self, "q", q)
 
 
+@dataclass(frozen=True, slots=True)
+class FixedBatches:
+    """One epoch of DP-SGD without Poisson sampling, each example in one batch at most: shuffled, or in order.
+
+    Its dominating pair is that of one Gaussian step without amplification, P = N(1, s^2) and Q = N(0, s^2), if one
+    example's gradient is put to zero (adjacency "zero_out"), and N(2, s^2) if the example is replaced
+    ("replace_one"). So E epochs are mu-Gaussian differentially private with mu = sqrt(E) / s, or twice that.
+
+    *Assumptions.* The order does not depend on the examples' contents; the data set keeps its size; no example is
+    drawn twice in an epoch. Given the order, the example takes part in one known step of each epoch, whatever else is
+    published follows from the other steps, and a mean over orders is no farther apart (joint convexity). Nothing is
+    claimed for an example added or removed: others change their batches then.
+
+    Args:
+      noise_multiplier: s, noise standard deviation over clipping norm, in [0, inf).
+
+    Raises:
+      InvalidParameterError: `noise_multiplier` is outside its range.
+
+    Source:
+      Adaptive composition of Gaussian mechanisms: Dong, Roth & Su 2022, Corollary 3.3 (https://arxiv.org/abs/1905.02383);
+      zero-out adjacency: Kairouz et al. 2021, Definition 1.1 (https://arxiv.org/abs/2103.00039).
+
+    Example:
+      >>> from opacus_edgeworth import PrivacyCurve
+      >>> three_epochs = PrivacyCurve([(FixedBatches(noise_multiplier=4.0), 3)], adjacency="zero_out")
+      >>> round(three_epochs.epsilon(1e-5).upper, 4)
+      1.698
+    """
+
+    noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "noise_multiplier", as_noise_multiplier(self.noise_multiplier))
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacedSubsampledGaussian:
+    """One DP-SGD step when one example is replaced by another; `PrivacyCurve(..., adjacency="replace_one")` makes it.
+
+    Its dominating pair is P = (1-q) N(0, s^2) + q N(1, s^2), Q = (1-q) N(0, s^2) + q N(-1, s^2): the proof is in
+    `opacus_edgeworth.mixed.replaced`.
+
+    Args:
+      noise_multiplier: s, > 0.
+      sample_rate: q, in (0, 1).
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+
+
 Mechanism: TypeAlias = (
-    PoissonSubsampledGaussian | Gaussian | Laplace | PoissonSubsampledLaplace | RandomizedResponse | DiscreteMechanism
+    PoissonSubsampledGaussian
+    | Gaussian
+    | FixedBatches
+    | Laplace
+    | PoissonSubsampledLaplace
+    | RandomizedResponse
+    | DiscreteMechanism
 )
 """One step of a history."""
 

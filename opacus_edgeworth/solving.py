@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
+from opacus_edgeworth._types import Adjacency
 from opacus_edgeworth._validate import as_epochs, as_some_steps
 from opacus_edgeworth.curve import PrivacyCurve
 from opacus_edgeworth.errors import CalibrationError, InvalidParameterError
@@ -43,7 +44,7 @@ def least_noise(
     """
 
     def excess(noise: float) -> float:
-        return target.excess(PrivacyCurve([*spent, *((noise * factor, rate, n) for factor, n in factors)]))
+        return target.excess_of([*spent, *((noise * factor, rate, n) for factor, n in factors)])
 
     if start is None:
         start = about_noise(about_left(target, spent), rate, factors)
@@ -119,18 +120,18 @@ def fewest_safe(
     return found
 
 
-def parsed_spent(spent: Iterable[Any]) -> list[Any]:
+def parsed_spent(spent: Iterable[Any], adjacency: Adjacency) -> list[Any]:
     """Return what was spent before, checked."""
     try:
-        return list(PrivacyCurve(spent).history)
+        return list(PrivacyCurve(spent, adjacency=adjacency).history)
     except InvalidParameterError as error:
         raise InvalidParameterError(str(error).replace("history", "spent", 1)) from None
 
 
 def spent_history(spent: Iterable[Any], target: Target) -> list[Any]:
     """Return what was spent before, if that leaves anything."""
-    before = parsed_spent(spent)
-    if before and target.excess(PrivacyCurve(before)) > 0.0:
+    before = parsed_spent(spent, target.adjacency)
+    if before and target.excess_of(before) > 0.0:
         raise CalibrationError(f"spent exceeds {target.says} already: no further training meets it")
     return before
 
@@ -169,7 +170,7 @@ def least_noise_of_schedule(target: Target, rate: float, factors: Factors, spent
     about, _ = least_noise(target, rate, coarse, spent, 1e-5, about)
 
     def excess(noise: float) -> float:
-        return target.excess(PrivacyCurve([*spent, *((noise * factor, rate, n) for factor, n in coarse)]))
+        return target.excess_of([*spent, *((noise * factor, rate, n) for factor, n in coarse)])
 
     slope = max((excess(about * 0.999) - excess(about * 1.001)) / 0.002, 0.1)
     return least_noise(target, rate, factors, spent, max(rel_tol, LONG_TOL), about, slope)[0]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from scipy.optimize import brentq
 from scipy.special import ndtri
 
-from opacus_edgeworth._validate import as_delta, as_epsilon, as_open_rate, as_real
+from opacus_edgeworth._types import Adjacency
+from opacus_edgeworth._validate import as_adjacency, as_delta, as_epsilon, as_open_rate, as_real
+from opacus_edgeworth.adjacency import IN_WORDS
 from opacus_edgeworth.curve import PrivacyCurve
 from opacus_edgeworth.errors import InvalidParameterError
 from opacus_edgeworth.meaning.gaussian import gaussian_delta
@@ -37,6 +39,7 @@ class Target:
       mu: of about the Gaussian that just keeps it, in [1e-6, 1e6]: where a search may begin.
       seen: about the probability of seeing an example without any noise that just keeps it.
       slope: about -d excess / d log(noise) there.
+      adjacency: what neighbouring data sets differ in.
     """
 
     says: str
@@ -44,6 +47,11 @@ class Target:
     mu: float
     seen: float
     slope: float = 2.0
+    adjacency: Adjacency = "add_or_remove"
+
+    def excess_of(self, history: Iterable[Any]) -> float:
+        """Return the excess of a history."""
+        return self.excess(PrivacyCurve(history, adjacency=self.adjacency))
 
 
 class TargetArguments(TypedDict, total=False):
@@ -58,6 +66,7 @@ class TargetArguments(TypedDict, total=False):
         `PrivacyCurve.true_positive_rate`.
       target_fpr: see `target_tpr`.
       target_mu: in (0, 1000], the mu of Gaussian differential privacy down to delta = 1e-6, `PrivacyCurve.gaussian_mu`.
+      adjacency: what neighbouring data sets differ in, "add_or_remove" if not given; see `PrivacyCurve`.
     """
 
     target_epsilon: float | None
@@ -66,6 +75,7 @@ class TargetArguments(TypedDict, total=False):
     target_tpr: float | None
     target_fpr: float | None
     target_mu: float | None
+    adjacency: Adjacency | None
 
 
 def as_target(given: Mapping[str, Any]) -> Target:
@@ -78,13 +88,17 @@ def as_target(given: Mapping[str, Any]) -> Target:
     for name in given:
         if name not in TargetArguments.__annotations__:
             raise TypeError(f"unexpected keyword argument {name!r}")
-    names = {name for name, value in given.items() if value is not None}
+    names = {name for name, value in given.items() if value is not None} - {"adjacency"}
+    adjacency = given.get("adjacency")
+    adjacency = "add_or_remove" if adjacency is None else as_adjacency(adjacency)
     for parts in KINDS.values():
         if names and names <= set(parts):
             missing = [part for part in parts if part not in names]
             if missing:
                 raise InvalidParameterError(f"{missing[0]} is missing: {' and '.join(parts)} go together")
-            return _MAKERS[parts[0]](given)
+            aim = _MAKERS[parts[0]](given)
+            named = "" if adjacency == "add_or_remove" else f", {IN_WORDS[adjacency]}"
+            return replace(aim, says=aim.says + named, adjacency=adjacency)
     ways = "; ".join(" and ".join(parts) for parts in KINDS.values())
     raise InvalidParameterError(f"give one target ({ways}), not {' and '.join(sorted(names)) if names else 'none'}")
 

@@ -8,11 +8,13 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "opacus_edgeworth"
 ORDER = [
     "errors", "rounding", "_validate", "bounds", "extras", "plotting", "_types", "mechanisms", "composition",
+    "adjacency",
     "inversion.law", "inversion.certain", "inversion.grid", "inversion.quadrature", "inversion.saddle",
     "inversion.truncation", "inversion.characteristic", "inversion.line", "inversion.contour", "inversion.route",
     "inversion.link", "inversion.chain", "inversion.exact", "inversion.elementary", "inversion.root",
     "inversion.engines", "inversion.memory", "inversion.nearby", "mixed.law", "mixed.panels", "mixed.part",
-    "mixed.points", "mixed.laplace", "mixed.sampled", "mixed.atoms", "mixed.contour", "mixed.outcomes", "mixed.side",
+    "mixed.replaced", "mixed.points", "mixed.laplace", "mixed.sampled", "mixed.atoms", "mixed.contour",
+    "mixed.outcomes", "mixed.side",
     "mixed.engines", "meaning.profile", "meaning.tradeoff", "meaning.risk", "meaning.gaussian", "meaning.renyi",
     "meaning.methods", "curve", "certification.typed_json", "certification.balls", "certification.composed",
     "certification.certificate", "certification.search", "certification.audit", "schedules", "search", "targets",

@@ -419,8 +419,8 @@ def test_limits_and_arrays():
         (lambda: DiscreteMechanism("half", (0.5, 0.5)), "p='half' must be a list of probabilities"),
         (lambda: DiscreteMechanism((0.5, "x"), (0.5, 0.5)), r"p\[1\]='x' is not a real number"),
         (lambda: PrivacyCurve([(Laplace(1.0), 2.5)]), r"history\[0\]: steps=2\.5 must be an integer"),
-        (lambda: audit([(Laplace(1.0), 2)], delta=1e-5), r"Laplace\(scale=1\.0\) is not Gaussian: only PrivacyCurve"),
-        (lambda: EdgeworthApproximation([(Laplace(1.0), 2)]), r"Laplace\(scale=1\.0\) is not Gaussian"),
+        (lambda: audit([(Laplace(1.0), 2)], delta=1e-5), r"Laplace\(scale=1\.0\) is not a Poisson-sampled"),
+        (lambda: EdgeworthApproximation([(Laplace(1.0), 2)]), r"Laplace\(scale=1\.0\) is not a Poisson-sampled"),
     ],
 )
 def test_bad_input_is_refused_by_name(make, message):

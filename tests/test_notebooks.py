@@ -34,5 +34,6 @@ def _kinds(cell):
 
     A stream is counted once, however many messages it came in: that is a matter of timing.
     """
-    kinds = [(output.output_type, sorted(output.get("data", {})), output.get("name")) for output in cell.get("outputs", [])]
+    outputs = cell.get("outputs", [])
+    kinds = [(output.output_type, sorted(output.get("data", {})), output.get("name")) for output in outputs]
     return [kind for kind, _ in groupby(kinds)]

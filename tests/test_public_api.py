@@ -30,7 +30,7 @@ def test_public_names():
 
 
 def test_signatures():
-    assert list(inspect.signature(ew.PrivacyCurve).parameters) == ["history"]
+    assert list(inspect.signature(ew.PrivacyCurve).parameters) == ["history", "adjacency"]
     assert list(inspect.signature(ew.PrivacyCurve.delta).parameters) == ["self", "epsilon", "direction"]
     assert list(inspect.signature(ew.PrivacyCurve.epsilon).parameters) == ["self", "delta"]
     names = ["sample_rate", "steps", "epochs", "schedule", "spent", "rel_tol", "target"]
@@ -38,7 +38,15 @@ def test_signatures():
     assert list(signature.parameters) == names
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     assert kinds == {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
-    targets = ["target_epsilon", "target_delta", "target_advantage", "target_tpr", "target_fpr", "target_mu"]
+    targets = [
+        "target_epsilon",
+        "target_delta",
+        "target_advantage",
+        "target_tpr",
+        "target_fpr",
+        "target_mu",
+        "adjacency",
+    ]
     assert list(TargetArguments.__annotations__) == targets
     signature = inspect.signature(ew.audit)
     assert list(signature.parameters) == ["history", "epsilon", "delta"]

@@ -11,6 +11,7 @@ from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.cli.exits import ExitStatus, wrong_usage
 from opacus_edgeworth.cli.history import (
     QUESTION,
+    AdjacencyOption,
     BatchSize,
     DatasetSize,
     Epochs,
@@ -59,6 +60,7 @@ def epsilon_command(
     max_delta: Annotated[
         float | None, typer.Option(help="The same for δ, with --epsilon.", rich_help_panel=QUESTION)
     ] = None,
+    adjacency: AdjacencyOption = "add_or_remove",
     json_output: Json = False,
 ) -> None:
     """Print the ε that a run spent at δ, or δ at ε: a proved upper bound with a proved lower one.
@@ -72,14 +74,14 @@ def epsilon_command(
     points, quantity, limit = _question(delta, epsilon, max_epsilon, max_delta)
     flags = RunFlags(noise_multiplier, sample_rate, batch_size, dataset_size, steps, epochs)
     history = find_history(file, flags)
-    curve = PrivacyCurve(history)
+    curve = PrivacyCurve(history, adjacency=adjacency)
     ask = curve.epsilon if quantity == "epsilon" else curve.delta
     answers = [(at, ask(at)) for at in points]
     exceeded = limit is not None and not all(bounds.upper <= limit for _, bounds in answers)
     if json_output:
-        _show_json(history, quantity, answers, limit, exceeded)
+        _show_json(curve, history, quantity, answers, limit, exceeded)
     else:
-        _show(history, quantity, answers, limit, exceeded)
+        _show(curve, history, quantity, answers, limit, exceeded)
     if exceeded:
         raise typer.Exit(ExitStatus.EXCEEDED)
 
@@ -101,21 +103,25 @@ def _question(
     return [as_delta(value) for value in delta or []], "epsilon", limit
 
 
-def _show_json(history: History, quantity: str, answers: list[Answer], limit: float | None, exceeded: bool) -> None:
+def _show_json(
+    curve: PrivacyCurve, history: History, quantity: str, answers: list[Answer], limit: float | None, exceeded: bool
+) -> None:
     """Print the answers for programs: one at the top, several as a list, `results`."""
     given = "delta" if quantity == "epsilon" else "epsilon"
     results = [{quantity: bounds, given: at} for at, bounds in answers]
     parts = results[0] if len(results) == 1 else {"results": results}
     gate = {} if limit is None else {f"max_{quantity}": limit, "exceeded": exceeded}
-    print_json(json_object("epsilon", history, **parts, **gate))
+    print_json(json_object("epsilon", history, adjacency=curve.adjacency, **parts, **gate))
 
 
-def _show(history: History, quantity: str, answers: list[Answer], limit: float | None, exceeded: bool) -> None:
+def _show(
+    curve: PrivacyCurve, history: History, quantity: str, answers: list[Answer], limit: float | None, exceeded: bool
+) -> None:
     """Print the answers for people."""
     letter, given = ("ε", "δ") if quantity == "epsilon" else ("δ", "ε")
     rows = [(f"{at:g}", at_most(bounds.upper), at_least(bounds.lower)) for at, bounds in answers]
     print_table(f"{letter} at {given}: proved bounds", (given, f"{letter}, at most", f"{letter}, at least"), rows)
-    print_assumptions(history)
+    print_assumptions(history, curve.adjacency)
     if limit is not None:
         verdict = "EXCEEDED" if exceeded else "kept"
         print_line(f"limit: {letter} at most {limit:g}: {verdict}")

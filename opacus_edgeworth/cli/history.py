@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from opacus_edgeworth._types import Adjacency
 from opacus_edgeworth._validate import as_noise_multiplier, as_real, as_sample_rate, as_steps
 from opacus_edgeworth.cli.exits import wrong_usage
 from opacus_edgeworth.errors import InvalidParameterError
@@ -44,6 +45,14 @@ DatasetSize: TypeAlias = Annotated[
 Steps: TypeAlias = Annotated[int | None, typer.Option(help="Optimizer steps.", rich_help_panel=RUN)]
 Epochs: TypeAlias = Annotated[
     float | None, typer.Option(help="Passes over the data, instead of --steps.", rich_help_panel=RUN)
+]
+AdjacencyOption: TypeAlias = Annotated[
+    Adjacency,
+    typer.Option(
+        help="What neighbouring data sets differ in: an example added or removed, replaced by another, or its gradient"
+        " put to zero.",
+        rich_help_panel=QUESTION,
+    ),
 ]
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print one JSON object for programs.", rich_help_panel=OUTPUT)

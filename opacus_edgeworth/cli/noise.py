@@ -10,6 +10,7 @@ import typer
 from opacus_edgeworth.calibration import calibrate_noise_multiplier
 from opacus_edgeworth.cli.history import (
     RUN,
+    AdjacencyOption,
     BatchSize,
     DatasetSize,
     Epochs,
@@ -58,29 +59,31 @@ def noise_command(
     spent: Annotated[
         Path | None, typer.Option(help="FILE with what was trained before and counts, too.", rich_help_panel=RUN)
     ] = None,
+    adjacency: AdjacencyOption = "add_or_remove",
     json_output: Json = False,
 ) -> None:
     """Print the smallest noise multiplier that is proved to meet a target: (ε, δ), or a limit on attacks.
 
     [bold]Example[/]: opacus-edgeworth noise --epsilon 3 --delta 1e-5 --batch-size 256 --dataset-size 60000 --epochs 10
     """
-    aim = targets(epsilon, delta, advantage, tpr, fpr, mu)
+    aim = targets(epsilon, delta, advantage, tpr, fpr, mu, adjacency)
     rate, count = sampling(RunFlags(None, sample_rate, batch_size, dataset_size, steps, epochs))
     before = () if spent is None else read_history(spent)
     noise_multiplier = calibrate_noise_multiplier(sample_rate=rate, steps=count, spent=before, **aim)
     history = (*before, (noise_multiplier, rate, count))
     at = DELTA if delta is None else delta
-    total = PrivacyCurve(history).epsilon(at)
+    total = PrivacyCurve(history, adjacency=adjacency).epsilon(at)
     if json_output:
-        target = {name.removeprefix("target_"): value for name, value in aim.items() if value is not None}
+        given = ((name, value) for name, value in aim.items() if name != "adjacency" and value is not None)
+        target = {name.removeprefix("target_"): value for name, value in given}
         parts = {"noise_multiplier": noise_multiplier, "target": target, "epsilon": total, "delta": at}
-        print_json(json_object("noise", history, **parts))
+        print_json(json_object("noise", history, adjacency=adjacency, **parts))
         return
     columns = ("noise multiplier", "ε, at most", "ε, at least", "δ")
     # a noise multiplier that is copied from the table is rounded to more noise
     row = (at_most(noise_multiplier), at_most(total.upper), at_least(total.lower), f"{at:g}")
     print_table(f"least noise proved to give {_in_words(aim)}", columns, [row])
-    print_assumptions(history)
+    print_assumptions(history, adjacency)
 
 
 def _in_words(aim: TargetArguments) -> str:

@@ -24,22 +24,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from opacus_edgeworth._types import Adjacency
+from opacus_edgeworth.adjacency import IN_WORDS
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.histories import COLUMNS, History
 
 PHASES_SHOWN = 4
 LONGEST_UNWRAPPED = 24
-ADJACENCY = "one example added or removed, the larger of both directions"
 SAMPLING = "Poisson, every example enters every batch on its own with probability sample_rate"
 
 
-def json_object(command: str, history: History, **parts: Any) -> dict[str, Any]:
+def json_object(
+    command: str, history: History, *, adjacency: Adjacency = "add_or_remove", **parts: Any
+) -> dict[str, Any]:
     """Return what a command says to programs: the common keys, and its own."""
     return {
         "command": command,
         "version": package_version(),
         "history": [dict(zip(COLUMNS, phase, strict=True)) for phase in history],
-        "adjacency": ADJACENCY,
+        "adjacency": IN_WORDS[adjacency],
         "sampling": SAMPLING,
         **parts,
     }
@@ -82,14 +85,14 @@ def print_line(text: str) -> None:
     Console(highlight=False).print(text, markup=False, soft_wrap=True)
 
 
-def print_assumptions(history: History) -> None:
+def print_assumptions(history: History, adjacency: Adjacency = "add_or_remove") -> None:
     """Print what was accounted for, with all digits, and what the numbers assume: a line each."""
     shown = [f"noise multiplier {s!r}, sample rate {q!r}, steps {n}" for s, q, n in history[:PHASES_SHOWN]]
     if len(history) > PHASES_SHOWN:
         rest = history[PHASES_SHOWN:]
         shown.append(f"and {len(rest)} more phases, steps {sum(n for _, _, n in rest)}")
     print_line(f"history: {'; '.join(shown)}")
-    print_line(f"adjacency: {ADJACENCY}; sampling: {SAMPLING}")
+    print_line(f"adjacency: {IN_WORDS[adjacency]}; sampling: {SAMPLING}")
 
 
 def package_version() -> str:

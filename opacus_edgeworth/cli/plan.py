@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from opacus_edgeworth.cli.history import OUTPUT, QUESTION, RUN, Json
-from opacus_edgeworth.cli.output import ADJACENCY, SAMPLING, package_version, print_json, print_line, print_table
+from opacus_edgeworth.adjacency import IN_WORDS
+from opacus_edgeworth.cli.history import OUTPUT, QUESTION, RUN, AdjacencyOption, Json
+from opacus_edgeworth.cli.output import SAMPLING, package_version, print_json, print_line, print_table
 from opacus_edgeworth.cli.targets import (
     TargetAdvantage,
     TargetDelta,
@@ -54,6 +55,7 @@ def plan_command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the points as CSV, too.", rich_help_panel=OUTPUT)
     ] = None,
+    adjacency: AdjacencyOption = "add_or_remove",
     json_output: Json = False,
 ) -> None:
     """Print the least noise for batch sizes and lengths of training that give the same proved privacy.
@@ -68,13 +70,14 @@ def plan_command(
         batch_sizes=batch_size,
         epochs=epochs or (1.0, 3.0, 10.0, 30.0),
         spent=() if spent is None else read_history(spent),
-        **targets(epsilon, delta, advantage, tpr, fpr, mu),
+        **targets(epsilon, delta, advantage, tpr, fpr, mu, adjacency),
     )
     best = ways.best(max_epochs=float("inf") if max_epochs is None else max_epochs, min_steps=min_steps)
     if output is not None:
         _write(ways, output)
     if json_output:
-        common = {"command": "plan", "version": package_version(), "adjacency": ADJACENCY, "sampling": SAMPLING}
+        assumed = {"adjacency": IN_WORDS[adjacency], "sampling": SAMPLING}
+        common = {"command": "plan", "version": package_version(), **assumed}
         points = ways.records()
         found = points[ways.points.index(best)]
         print_json({**common, "target": ways.target, "dataset_size": dataset_size, "points": points, "best": found})
@@ -82,7 +85,7 @@ def plan_command(
     columns = ("batch size", "epochs", "steps", "noise multiplier", "noise per example", "best")
     rows = [_row(point, point is best) for point in ways.points]
     print_table(f"least noise proved to give {ways.target}, {dataset_size} examples", columns, rows)
-    print_line(f"adjacency: {ADJACENCY}; sampling: {SAMPLING}")
+    print_line(f"adjacency: {IN_WORDS[adjacency]}; sampling: {SAMPLING}")
     if output is not None:
         print_line(f"written: {output}")
 

@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from opacus_edgeworth._types import Adjacency
 from opacus_edgeworth.cli.exits import wrong_usage
 from opacus_edgeworth.cli.history import QUESTION
 from opacus_edgeworth.targets import TargetArguments
@@ -40,6 +41,7 @@ def targets(
     tpr: float | None,
     fpr: float | None,
     mu: float | None,
+    adjacency: Adjacency,
 ) -> TargetArguments:
     """Return the one target that was given.
 
@@ -52,7 +54,7 @@ def targets(
         if given == set(parts):
             return TargetArguments(
                 target_epsilon=epsilon, target_delta=delta, target_advantage=advantage, target_tpr=tpr, target_fpr=fpr,
-                target_mu=mu,
+                target_mu=mu, adjacency=adjacency,
             )  # fmt: skip
         if given and given < set(parts):
             missing = (set(parts) - given).pop()

@@ -158,7 +158,7 @@ def one_minus_sinc(x: FloatArray) -> FloatArray:
 def decay_bound(tilted: TiltedSteps) -> Decay:
     """Return the decay of every phase's characteristic function under each tilt."""
     steps = tilted.grid.steps
-    mass, width = _layers(*_cell_density(tilted.grid, tilted.weight, tilted.tilt))
+    mass, width = layers(*_cell_density(tilted.grid, tilted.weight, tilted.tilt))
     share = np.maximum(1.0 - SLACK - tilted.log_mgf_error, 0.0)
     return Decay(steps, mass * share[..., None], width)
 
@@ -182,7 +182,7 @@ def _cell_density(grid: Grid, weight: FloatArray, tilt: FloatArray) -> tuple[Flo
     return floor * (width > 0.0), width
 
 
-def _layers(density: FloatArray, width: FloatArray) -> tuple[FloatArray, FloatArray]:
+def layers(density: FloatArray, width: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Slice step densities (T, P, M) into uniform layers, twice: masses and widths, both (T, P, M')."""
     masses, widths = [], []
     for _ in range(2):

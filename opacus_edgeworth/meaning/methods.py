@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from opacus_edgeworth._types import Direction, Which
+from opacus_edgeworth._types import Adjacency, Direction, Which
 from opacus_edgeworth._validate import as_direction, as_open_rate, as_order, as_rate
+from opacus_edgeworth.adjacency import IN_WORDS
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import CertificationError, InvalidParameterError, OutOfReachError
@@ -44,6 +45,11 @@ class Meaning(ABC):
     @abstractmethod
     def delta(self, epsilon: float) -> Bounds:
         """Return bounds on delta at epsilon."""
+
+    @property
+    @abstractmethod
+    def adjacency(self) -> Adjacency:
+        """What neighbouring data sets differ in."""
 
     @abstractmethod
     def _profile(self, which: Which) -> Profile:
@@ -287,7 +293,7 @@ class Meaning(ABC):
         rows = "".join(
             f"<tr><td>{delta:g}</td><td>{at_most(self.epsilon(delta).upper)}</td></tr>" for delta in SHOWN_DELTAS
         )
-        caption = f"{html.escape(repr(self))}; add/remove adjacency, Poisson sampling"
+        caption = f"{html.escape(repr(self))}; {IN_WORDS[self.adjacency]}"
         return f"<table><caption>{caption}</caption><tr><th>δ</th><th>ε, at most</th></tr>{rows}</table>"
 
     def _is_gaussian(self) -> bool:

@@ -8,6 +8,7 @@ https://arxiv.org/abs/1605.02065).
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 
@@ -22,9 +23,9 @@ from opacus_edgeworth.inversion.grid import make_grid
 from opacus_edgeworth.inversion.law import NEARER, Law, exact, law_for_tilt, softness
 from opacus_edgeworth.inversion.quadrature import tilted_steps
 from opacus_edgeworth.inversion.saddle import LOG_CUT, SOFT_SHARE
-from opacus_edgeworth.mechanisms import ULP, privacy_loss
+from opacus_edgeworth.mechanisms import ULP, ReplacedSubsampledGaussian, privacy_loss
 from opacus_edgeworth.mixed.engines import Others
-from opacus_edgeworth.mixed.side import Side, make_side
+from opacus_edgeworth.mixed.side import Side, is_symmetric, make_side
 
 FAR = 16.0
 """How far beyond the tilted law's mode its barrier is set, in u."""
@@ -35,6 +36,8 @@ LOUD = 40.0
 LARGEST = 1e308
 """For what is finite, but no double."""
 MAX_CELLS = 400
+FAR_ORDER, FAR_REPLACED = 16, 7
+"""The largest order that is looked at is 1 + 10^(k/4); grids for a replaced example grow with it."""
 RHO_TOL = 1e-7
 """Relative width at which the search for rho ends."""
 
@@ -88,6 +91,7 @@ def zcdp_rho(steps: Composition, others: Others) -> Bounds:
     The Gaussian steps have exactly sum n / (2 s^2), sampled or not: D_a <= a / (2 s^2) for one of them by
     post-processing, and as a grows a / (2 s^2) + log(q) a / (a - 1) is a lower bound (one term of the mixture). The
     least rho of all steps lies between that of the Gaussian ones, or of D_a / a at any a, and the sum of both kinds'.
+    Where an example is replaced, sampled steps have at least as much: N(-1) is below N(0) where outputs are positive.
     """
     if steps.log_hidden < 0.0:
         return Bounds(math.inf, math.inf)
@@ -99,8 +103,10 @@ def zcdp_rho(steps: Composition, others: Others) -> Bounds:
     found = Bounds(min(exact_rho * (1.0 - room), LARGEST), exact_rho * (1.0 + room))
     if not others:
         return found
-    most, least = 0.0, found.lower
-    for direction in ("remove", "add"):
+    replaced = math.fsum(0.5 * n / step.noise_multiplier**2 for step, n in _replaced(others))
+    most, least = 0.0, found.lower + replaced * (1.0 - 16.0 * ULP)
+    directions: tuple[Direction, ...] = ("remove",) if is_symmetric(steps, others) else ("remove", "add")
+    for direction in directions:
         side = make_side(steps, others, direction)
         if side.revealed().lower > 0.0:
             return Bounds(math.inf, math.inf)
@@ -115,14 +121,19 @@ def _largest_ratio(steps: Composition, others: Others, direction: Direction) -> 
 
     G is convex and G(1) = 0, so between two orders it is at most its chord; D_a is at most the largest loss.
     """
-    largest = _without_gaussian(steps, others, direction).largest_loss().upper
 
     def log_mgf(order: float) -> Bounds:
         terms = _other_log_mgfs(steps, others, order, direction)
         return Bounds(*(math.fsum(v + sign * e for v, e in terms) for sign in (-1.0, 1.0)))
 
-    orders = [1.0, *(1.0 + 10.0 ** (0.25 * k) for k in range(-28, 17))]
-    value = {order: log_mgf(order) if order > 1.0 else Bounds(0.0, 0.0) for order in orders}
+    far = FAR_REPLACED if _replaced(others) else FAR_ORDER
+    orders, value = [1.0], {1.0: Bounds(0.0, 0.0)}
+    with suppress(OutOfReachError):  # the orders before it must do
+        for k in range(-28, far + 1):
+            order = 1.0 + 10.0 ** (0.25 * k)
+            value[order] = log_mgf(order)
+            orders.append(order)
+    beyond = _ratio_beyond(steps, others, orders[-1], direction)
     best, upper = 2.0, math.inf
     for _ in range(MAX_CELLS):
         best = max(orders[1:], key=lambda a: value[a].lower / (a * (a - 1.0)))
@@ -132,11 +143,31 @@ def _largest_ratio(steps: Composition, others: Others, direction: Direction) -> 
             for i, (low, high) in enumerate(pairwise(orders))
         )
         middle = 1.0 + math.sqrt((orders[index] - 1.0) * (orders[index + 1] - 1.0)) if index else 1.0
-        if upper <= lower * (1.0 + RHO_TOL) or not orders[index] < middle < orders[index + 1]:
+        if upper <= max(lower * (1.0 + RHO_TOL), beyond) or not orders[index] < middle < orders[index + 1]:
             break
         orders.insert(index + 1, middle)
         value[middle] = log_mgf(middle)
-    return max(upper, largest / orders[-1]), best
+    return max(upper, beyond), best
+
+
+def _replaced(others: Others) -> list[tuple[ReplacedSubsampledGaussian, int]]:
+    """Return the sampled steps with an example replaced."""
+    return [(step, n) for step, n in others if isinstance(step, ReplacedSubsampledGaussian)]
+
+
+def _ratio_beyond(steps: Composition, others: Others, order: float, direction: Direction) -> float:
+    """Return an upper bound on D_a / a of the steps that are not Gaussian, for every a from an order on.
+
+    Where an example is replaced, a sampled step's Q is at least (1 - q) N(0, s^2), so that D_a is at most that of P
+    from N(0, s^2), at most a / (2 s^2), less log(1 - q).
+    """
+    rest = tuple((step, n) for step, n in others if not isinstance(step, ReplacedSubsampledGaussian))
+    terms = [
+        n * (0.5 / step.noise_multiplier**2 - math.log1p(-step.sample_rate) / order) * (1.0 + 16.0 * ULP)
+        for step, n in _replaced(others)
+    ]
+    largest = _without_gaussian(steps, rest, direction).largest_loss().upper
+    return (math.fsum(terms) + largest / order) * (1.0 + 4.0 * ULP)
 
 
 def _chord_ratio(low: float, at_low: float, high: float, at_high: float) -> float:

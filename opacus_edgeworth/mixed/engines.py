@@ -220,7 +220,7 @@ def _side_epsilon(side: Side, delta: float) -> Bounds:
     if revealed.upper >= delta:  # the two cannot be told apart
         return Bounds(0.0, math.inf)
     if side.closed_form(0.0) is not None:
-        return _invert(lambda e: _side_delta(side, e, 0.0), side, delta, 0.5 * largest.upper, 1.0)
+        return _invert(lambda e: _side_delta(side, e, 0.0), side, delta, min(0.5 * largest.upper, 1.0), 1.0)
     if side.is_discrete:
         with suppress(OutOfReachError):  # a line follows
             return _invert_atoms(side.atoms(), side, delta)

@@ -16,7 +16,13 @@ import numpy as np
 
 from opacus_edgeworth._types import Direction, FloatArray
 from opacus_edgeworth.bounds import Bounds
-from opacus_edgeworth.mechanisms import ULP, DiscreteMechanism, PoissonSubsampledLaplace, RandomizedResponse
+from opacus_edgeworth.mechanisms import (
+    ULP,
+    DiscreteMechanism,
+    PoissonSubsampledLaplace,
+    RandomizedResponse,
+    ReplacedSubsampledGaussian,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,19 @@ class LaplaceDensity:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplacedDensity:
+    """The loss of a Poisson-subsampled Gaussian step when one example is replaced; see `mixed.replaced`.
+
+    Args:
+      noise_multiplier: s, > 0.
+      sample_rate: q, in (0, 1).
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class LossLaw:
     """The law of one step's loss under B: atoms, and perhaps a density.
 
@@ -44,7 +63,7 @@ class LossLaw:
       loss: (K,), the finite losses of the atoms; `loss_error` (K,) bounds their errors.
       log_mass: (K,), log of B's mass there, whose relative error is at most `mass_error` (K,).
       infinite, vanished: masses as above, relative errors at most 8 ulp.
-      density: the part between, or None.
+      density: the part between, or all of it, or None.
     """
 
     loss: FloatArray
@@ -53,11 +72,13 @@ class LossLaw:
     mass_error: FloatArray
     infinite: float = 0.0
     vanished: float = 0.0
-    density: LaplaceDensity | None = None
+    density: LaplaceDensity | ReplacedDensity | None = None
 
     @property
     def largest_loss(self) -> Bounds:
-        """Bounds on the largest finite loss; a density lies between atoms."""
+        """Bounds on the largest finite loss; -inf if every loss is infinite. A Laplace density lies between atoms."""
+        if isinstance(self.density, ReplacedDensity):
+            return Bounds(math.inf, math.inf)
         ends = (float((self.loss + sign * self.loss_error).max(initial=-math.inf)) for sign in (-1.0, 1.0))
         return Bounds(*ends)
 
@@ -99,6 +120,13 @@ def sampled_laplace_law(mechanism: PoissonSubsampledLaplace, direction: Directio
     if direction == "add":
         loss, log_mass, mass_error = -loss, log_mass + loss, mass_error + loss_error + 2.0 * ULP * np.abs(loss)
     return LossLaw(loss, loss_error, log_mass, mass_error, density=LaplaceDensity(rate, q, direction))
+
+
+def replaced_law(mechanism: ReplacedSubsampledGaussian) -> LossLaw:
+    """Return the law of a subsampled Gaussian step under replace-one adjacency, the same in both directions."""
+    none = np.zeros(0)
+    density = ReplacedDensity(mechanism.noise_multiplier, mechanism.sample_rate)
+    return LossLaw(none, none, none, none, density=density)
 
 
 def laplace_atoms(rate: float) -> LossLaw:

@@ -68,6 +68,25 @@ class Panels:
         log_rule = math.log(64.0 / 15.0 * self.half / (1.0 - ELLIPSE**-2)) - 2.0 * (NODES - 1) * math.log(ELLIPSE)
         return float(np.logaddexp.reduce(log_size)) + log_rule + 1e-9 * (1.0 + float(np.abs(log_size).max()))
 
+    def decay(self, tilt: float, log_phi: float) -> LaplaceDecay:
+        """Return what bounds the density's share of phi(tilt + iy) / phi(tilt); log_phi is at most log phi(tilt)."""
+        return LaplaceDecay(log_end_densities(self.density, tilt) - log_phi)
+
+
+@dataclass(frozen=True, slots=True)
+class LaplaceDecay:
+    """How fast the density's share of a tilted characteristic function must decay.
+
+    Args:
+      log_ends: log of the sum of the tilted density's end values, as a density of the loss, over phi.
+    """
+
+    log_ends: float
+
+    def log_bound(self, y: float) -> float:
+        """Return an upper bound on its log at every |y'| >= y > 0: a log-convex density's is at most 2 ends / y."""
+        return math.log(2.0) + self.log_ends - math.log(y)
+
 
 def make_panels(density: LaplaceDensity, tilt: float, reach: float) -> Panels:
     """Return panels short enough for t = `tilt` and |y| <= `reach`.

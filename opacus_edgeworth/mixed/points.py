@@ -1,4 +1,4 @@
-r"""Steps whose loss has finitely many values, or is a sum over panels: atoms and points of a rule alike.
+r"""Steps whose loss has finitely many values, or is a sum over a rule's points: atoms and points of a rule alike.
 
 With psi(x) = e^x - 1 - x >= 0 and the masses of both laws being 1 (`law`), the mean of the loss drops out of
 
@@ -10,7 +10,7 @@ so that log phi(t) keeps its relative accuracy where losses are small and steps 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,9 +20,10 @@ from opacus_edgeworth.inversion.characteristic import log_steps
 from opacus_edgeworth.inversion.grid import expm1_minus
 from opacus_edgeworth.inversion.quadrature import log_error
 from opacus_edgeworth.mechanisms import ULP
-from opacus_edgeworth.mixed.law import LossLaw
-from opacus_edgeworth.mixed.panels import Panels, log_end_densities, make_panels
+from opacus_edgeworth.mixed.law import LaplaceDensity, LossLaw, ReplacedDensity
+from opacus_edgeworth.mixed.panels import LaplaceDecay, Panels, make_panels
 from opacus_edgeworth.mixed.part import Upper, WholeLaw
+from opacus_edgeworth.mixed.replaced import ReplacedDecay, ReplacedRule, make_replaced_rule
 
 MODERATE = 30.0
 """Up to this |t l| the analytic differences are used."""
@@ -55,7 +56,10 @@ class PointsPart:
 
     def at(self, c: float, reach: float) -> TiltedPoints:
         """See `Part`."""
-        return _tilt(self.law, self.steps, c, reach)
+        tilted = _tilt(self.law, self.steps, c, reach)
+        if tilted.rule is None:
+            return tilted
+        return replace(tilted, decay=tilted.rule.decay(c, tilted.log_phi - tilted.log_phi_error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class TiltedPoints(WholeLaw):
 
     Args:
       law, steps, t: what is tilted.
-      panels: the rule for the density, if any, good for |y| up to `reach`.
+      rule: for the density, if any, good for |y| up to `reach`.
       loss: (1, J); `weight` (1, 1, J).
       log_phi: log phi(t); `log_phi_error` bounds its error.
       atoms: share of the atoms.
@@ -73,7 +77,7 @@ class TiltedPoints(WholeLaw):
     law: LossLaw
     steps: float
     t: float
-    panels: Panels | None
+    rule: Panels | ReplacedRule | None
     reach: float
     loss: FloatArray
     weight: FloatArray
@@ -85,6 +89,7 @@ class TiltedPoints(WholeLaw):
     rounding: FloatArray
     spread: FloatArray
     turn: FloatArray
+    decay: LaplaceDecay | ReplacedDecay | None = None
 
     @property
     def plain(self) -> bool:
@@ -113,37 +118,38 @@ class TiltedPoints(WholeLaw):
         return self.steps * self.log_phi, self.steps * mean, self.steps * variance
 
     def log_beyond(self, y: float) -> float:
-        """See `TiltedPart`: atoms do not decay, a log-convex density's cf is at most 2 (sum of its ends) / y."""
-        if self.law.density is None:
+        """See `TiltedPart`: atoms do not decay."""
+        if self.rule is None:
             return 0.0
-        log_ends = log_end_densities(self.law.density, self.t) - self.log_phi + self.log_phi_error
-        density = math.exp(min(math.log(2.0) + log_ends - math.log(y), 1.0))
-        share = self.atoms + float(self.spread[0, 0]) + density
-        return self.steps * math.log(share) if share < 1.0 else 0.0
+        decay = self.decay or self.rule.decay(self.t, self.log_phi - self.log_phi_error)
+        log_share = decay.log_bound(y)
+        if self.atoms > 0.0:
+            log_share = math.log(self.atoms + float(self.spread[0, 0]) + math.exp(min(log_share, 1.0)))
+        return self.steps * min(log_share, 0.0)
 
     def log_cf(self, step: float, count: int) -> tuple[ComplexArray, FloatArray]:
         """See `TiltedPart`."""
         last = step * (count - 1)
-        if self.panels is not None and self.reach < last:
+        if self.rule is not None and self.reach < last:
             return _tilt(self.law, self.steps, self.t, last).log_cf(step, count)
         points = self.loss.size
         if points * count > MAX_WORK or 2.0 * points * math.sqrt(count) > MAX_TABLE:
             raise OutOfReachError(f"{count} nodes on {points} points")
         unknown = 0.0
-        if self.panels is not None:
-            unknown = 2.0 * math.exp(min(self.panels.log_error(self.t, last) - self.log_phi + self.log_phi_error, 1.0))
+        if self.rule is not None:
+            unknown = 2.0 * math.exp(min(self.rule.log_error(self.t, last) - self.log_phi + self.log_phi_error, 1.0))
         logs = log_steps(self, np.full((1, 1), unknown), step, count)
         value, error, size = logs.power(np.array([self.steps]))
         return value[0], error[0] + 4.0 * ULP * size[0]
 
 
 def _tilt(law: LossLaw, steps: float, t: float, reach: float) -> TiltedPoints:
-    """Return the points of a law under the tilt t, its panels good for |y| <= reach."""
-    panels = None if law.density is None else make_panels(law.density, t, reach)
+    """Return the points of a law under the tilt t, its rule good for |y| <= reach."""
+    rule = _rule_for(law, t, reach)
     loss, loss_error, log_mass, mass_error = law.loss, law.loss_error, law.log_mass, law.mass_error
-    if panels is not None:
-        loss, loss_error = np.append(loss, panels.loss), np.append(loss_error, panels.loss_error)
-        log_mass, mass_error = np.append(log_mass, panels.log_mass), np.append(mass_error, panels.mass_error)
+    if rule is not None:
+        loss, loss_error = np.append(loss, rule.loss), np.append(loss_error, rule.loss_error)
+        log_mass, mass_error = np.append(log_mass, rule.log_mass), np.append(mass_error, rule.mass_error)
     size, summing = np.abs(loss), ULP * (loss.size + 40)
     exponent = t * loss + log_mass
     top = float(exponent.max())
@@ -154,10 +160,10 @@ def _tilt(law: LossLaw, steps: float, t: float, reach: float) -> TiltedPoints:
     moved = np.expm1(np.minimum(abs(t) * (4.0 * ULP * size + loss_error), 30.0))
     spread = mass_error + 4.0 * ULP * (2.0 + np.abs(log_mass) + abs(top)) + moved
     mean_spread = float(weight @ spread)
-    quadrature = _quadrature(panels, t, log_phi)
+    quadrature = _quadrature(rule, t, log_phi)
     error = float(log_error(np.array(mean_spread + summing + quadrature))) + 4.0 * ULP * abs(log_phi)
     if max(abs(t), 1.0) * float(size.max()) < MODERATE:
-        fine, fine_error = _fine_log_phi(law, panels, t, loss, loss_error, np.exp(log_mass), mass_error)
+        fine, fine_error = _fine_log_phi(law, rule, t, loss, loss_error, np.exp(log_mass), mass_error)
         if fine_error < error:
             log_phi, error = fine, fine_error
     uncertain = weight * (2.0 * (spread + mean_spread + summing) * size + 2.0 * loss_error)
@@ -166,7 +172,7 @@ def _tilt(law: LossLaw, steps: float, t: float, reach: float) -> TiltedPoints:
         law,
         steps,
         t,
-        panels,
+        rule,
         reach,
         loss[None],
         weight[None, None],
@@ -181,14 +187,25 @@ def _tilt(law: LossLaw, steps: float, t: float, reach: float) -> TiltedPoints:
     )
 
 
-def _quadrature(panels: Panels | None, t: float, log_phi: float) -> float:
+def _rule_for(law: LossLaw, t: float, reach: float) -> Panels | ReplacedRule | None:
+    """Return what sums up a law's density, if it has one."""
+    match law.density:
+        case LaplaceDensity():
+            return make_panels(law.density, t, reach)
+        case ReplacedDensity():
+            return make_replaced_rule(law.density, t, reach)
+        case None:
+            return None
+
+
+def _quadrature(rule: Panels | ReplacedRule | None, t: float, log_phi: float) -> float:
     """Return the rule's error relative to phi(t)."""
-    return 0.0 if panels is None else math.exp(min(panels.log_error(t, 0.0) - log_phi, 1.0))
+    return 0.0 if rule is None else math.exp(min(rule.log_error(t, 0.0) - log_phi, 1.0))
 
 
 def _fine_log_phi(
     law: LossLaw,
-    panels: Panels | None,
+    rule: Panels | ReplacedRule | None,
     t: float,
     loss: FloatArray,
     loss_error: FloatArray,
@@ -204,9 +221,9 @@ def _fine_log_phi(
     moved += abs(t) * (1.0 + abs(t)) * loss_error**2
     error = float(mass @ (relative * (first + np.abs(second)) + moved))
     error += 16.0 * ULP * ((1.0 + abs(t)) * (law.vanished + law.infinite) + abs(excess))
-    if panels is not None:
+    if rule is not None:
         for tilt, factor in ((t, 1.0), (0.0, 1.0 + abs(t)), (1.0, abs(t))):
-            error += factor * math.exp(min(panels.log_error(tilt, 0.0), 1.0))
+            error += factor * math.exp(min(rule.log_error(tilt, 0.0), 1.0))
     if not (excess > -1.0 and error < 0.5 * (1.0 + excess)):
         return 0.0, math.inf
     log_phi = math.log1p(excess)

@@ -11,13 +11,29 @@ from opacus_edgeworth._types import Direction
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition, OtherMechanism
 from opacus_edgeworth.inversion.exact import exact_delta, single_step_delta
-from opacus_edgeworth.mechanisms import ULP, DiscreteMechanism, Laplace, PoissonSubsampledLaplace, RandomizedResponse
+from opacus_edgeworth.mechanisms import (
+    ULP,
+    DiscreteMechanism,
+    FixedBatches,
+    Laplace,
+    PoissonSubsampledLaplace,
+    RandomizedResponse,
+    ReplacedSubsampledGaussian,
+)
 from opacus_edgeworth.mixed.atoms import Atoms, compose_atoms
 from opacus_edgeworth.mixed.contour import Parts
 from opacus_edgeworth.mixed.laplace import LaplacePart, laplace_delta, sampled_laplace_delta
-from opacus_edgeworth.mixed.law import LossLaw, discrete_law, laplace_atoms, response_law, sampled_laplace_law
+from opacus_edgeworth.mixed.law import (
+    LossLaw,
+    discrete_law,
+    laplace_atoms,
+    replaced_law,
+    response_law,
+    sampled_laplace_law,
+)
 from opacus_edgeworth.mixed.part import Part
 from opacus_edgeworth.mixed.points import PointsPart
+from opacus_edgeworth.mixed.replaced import replaced_delta
 from opacus_edgeworth.mixed.sampled import sampled_part
 
 
@@ -48,9 +64,11 @@ class Side:
 
     def largest_loss(self) -> Bounds:
         """Return the essential supremum of the finite losses' sum; delta is 0 from there on, but for the infinite."""
-        if any(law.loss.size == 0 for law, _ in self.laws):
+        if any(law.largest_loss.upper == -math.inf for law, _ in self.laws):
             return Bounds(0.0, 0.0)  # every loss is infinite
         if self.gaussian.gaussian > 0.0 or (self.direction == "remove" and self.gaussian.phases > 0):
+            return Bounds(math.inf, math.inf)
+        if any(law.largest_loss.upper == math.inf for law, _ in self.laws):
             return Bounds(math.inf, math.inf)
         of_gaussian = self.gaussian.add_direction_limit()
         terms = [(of_gaussian * (1.0 - 64.0 * ULP), of_gaussian)]
@@ -88,7 +106,7 @@ class Side:
         Raises:
           OutOfReachError: they would be too many.
         """
-        if self.gaussian.phases > 0 or self.gaussian.gaussian > 0.0:
+        if self.gaussian.phases > 0 or self.gaussian.gaussian > 0.0 or any(not law.loss.size for law, _ in self.laws):
             return None
         unsampled = [(laplace_atoms(rate), n) for rate, n in self.rates]
         return compose_atoms([*self.laws, *unsampled])
@@ -142,7 +160,8 @@ def make_side(gaussian: Composition, others: tuple[tuple[OtherMechanism, int], .
 def is_symmetric(gaussian: Composition, others: tuple[tuple[OtherMechanism, int], ...]) -> bool:
     """Whether both directions have the same loss."""
     return gaussian.phases == 0 and all(
-        isinstance(mechanism, (Laplace, RandomizedResponse)) or _unsampled_rate(mechanism) is not None
+        isinstance(mechanism, (Laplace, RandomizedResponse, ReplacedSubsampledGaussian))
+        or _unsampled_rate(mechanism) is not None
         for mechanism, _ in others
     )
 
@@ -178,8 +197,10 @@ def _law_of(mechanism: OtherMechanism, direction: Direction) -> LossLaw:
             return response_law(mechanism)
         case DiscreteMechanism():
             return discrete_law(mechanism, direction)
-        case Laplace():
-            raise AssertionError("an unsampled Laplace step has no such law")
+        case ReplacedSubsampledGaussian():
+            return replaced_law(mechanism)
+        case Laplace() | FixedBatches():
+            raise AssertionError(f"{mechanism!r} has no such law")
 
 
 def _single_delta(mechanism: OtherMechanism, epsilon: float, direction: Direction) -> Bounds:
@@ -189,6 +210,8 @@ def _single_delta(mechanism: OtherMechanism, epsilon: float, direction: Directio
         return laplace_delta(rate, epsilon)
     if isinstance(mechanism, PoissonSubsampledLaplace):
         return sampled_laplace_delta(1.0 / mechanism.scale, mechanism.sample_rate, epsilon, direction)
+    if isinstance(mechanism, ReplacedSubsampledGaussian):
+        return replaced_delta(mechanism.noise_multiplier, mechanism.sample_rate, epsilon)
     law = _law_of(mechanism, direction)
     finite = compose_atoms([(law, 1)]).delta(epsilon)
     room = 8.0 * ULP * law.infinite
