@@ -114,8 +114,8 @@ def parse_history(history: Iterable[Any]) -> dict[tuple[float, float], int]:
     phases, others = parse_mechanisms(history)
     for mechanism in others:
         raise InvalidParameterError(
-            f"{shown(mechanism)} is not a Poisson-sampled Gaussian step: only PrivacyCurve composes it; leave it out here,"
-            " or ask PrivacyCurve"
+            f"{shown(mechanism)} is not a Poisson-sampled Gaussian step: only PrivacyCurve composes it; leave it out"
+            " here, or ask PrivacyCurve"
         )
     return phases
 
