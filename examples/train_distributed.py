@@ -22,7 +22,6 @@ import torch.distributed as dist
 from opacus import PrivacyEngine
 from opacus.data_loader import DPDataLoader
 from opacus.distributed import DifferentiallyPrivateDistributedDataParallel
-from opacus.utils.fsdp_utils import FSDP2Wrapper
 from opacus.utils.uniform_sampler import DistributedUniformWithReplacementSampler
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
@@ -107,8 +106,13 @@ def make_private(
     learning_rate: float = 0.5,
 ) -> tuple[Any, Any, Any, DataLoader[Any]]:
     """Return model, optimizer, criterion and loader as they are to be used; `model` is on its device already."""
-    wrap = FSDP2Wrapper if kind == "fsdp" else DifferentiallyPrivateDistributedDataParallel
-    wrapped = wrap(model)  # before make_private, which looks for it
+    # the model is wrapped first: make_private looks for that
+    if kind == "fsdp":
+        from opacus.utils.fsdp_utils import FSDP2Wrapper  # since Opacus 1.6
+
+        wrapped = FSDP2Wrapper(model)
+    else:
+        wrapped = DifferentiallyPrivateDistributedDataParallel(model)
     parameters = list(wrapped.parameters())
     per_layer = [max_grad_norm / len(parameters) ** 0.5] * len(parameters)
     criterion = nn.CrossEntropyLoss()

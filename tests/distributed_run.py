@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import json
 import sys
 import warnings
@@ -24,6 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))  # a folder of programs, not a package
 example = importlib.import_module("train_distributed")
 
+KINDS = [kind for kind in example.KINDS if kind != "fsdp" or importlib.util.find_spec("opacus.utils.fsdp_utils")]
 SIZE, BATCH, NOISE, DELTA = 61, 12, 1.1, 1e-5  # 61 examples cannot be shared out evenly
 CLIPPING, QUIET_NOISE, QUIET_BATCH = 0.7, 1.5, 8
 
@@ -65,7 +67,7 @@ def spent(engine: PrivacyEngine, module: nn.Module) -> dict[str, Any]:
 def all_kinds(folder: Path) -> dict[str, Any]:
     """Train privately, each way there is."""
     result = {}
-    for kind in example.KINDS:
+    for kind in KINDS:
         torch.manual_seed(dist.get_rank())  # models differ before they are wrapped
         engine = PrivacyEngine(accountant="edgeworth")
         model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
@@ -78,7 +80,7 @@ def all_kinds(folder: Path) -> dict[str, Any]:
 def few_examples(folder: Path) -> dict[str, Any]:
     """Train where most parts of a batch are empty."""
     result = {}
-    for kind in example.KINDS:
+    for kind in KINDS:
         engine = PrivacyEngine(accountant="edgeworth")
         made = example.make_private(engine, network(), examples(9), kind=kind, batch_size=1, noise_multiplier=NOISE)
         train(*made)
@@ -89,7 +91,7 @@ def few_examples(folder: Path) -> dict[str, Any]:
 def exact_gradients(folder: Path) -> dict[str, Any]:
     """Train without noise on all examples at once: the weights are those of one process."""
     result = {}
-    for kind in example.KINDS:
+    for kind in KINDS:
         engine = PrivacyEngine(accountant="edgeworth")
         made = example.make_private(
             engine, network(), examples(), kind=kind, batch_size=SIZE, noise_multiplier=0.0, max_grad_norm=CLIPPING
@@ -103,7 +105,7 @@ def noise_alone(folder: Path) -> dict[str, Any]:
     """Train where all gradients are zero: every change of the weights is noise, -N(0, (noise * clipping / batch)^2)."""
     result = {}
     quiet = TensorDataset(torch.zeros(40, 250), torch.zeros(40, dtype=torch.long))
-    for kind in example.KINDS:
+    for kind in KINDS:
         made = example.make_private(
             PrivacyEngine(accountant="edgeworth"), nn.Sequential(nn.Linear(250, 200, bias=False)), quiet, kind=kind,
             batch_size=QUIET_BATCH, noise_multiplier=QUIET_NOISE, max_grad_norm=CLIPPING, learning_rate=1.0,
@@ -150,9 +152,9 @@ def sampling(folder: Path) -> dict[str, Any]:
     return {"opacus": drawn(loader, 2000), "example": drawn(example.every_step(loader), 2000), "length": len(loader)}
 
 
-def places_trained_on(loader: Any) -> list[list[int]]:
+def places_trained_on(private: tuple[Any, Any, Any]) -> list[list[int]]:
     """Train on 200 examples for an epoch; return which places in this process's part each step took."""
-    module, optimizer, loader = loader
+    module, optimizer, loader = private
     rows = {float(row[0]): index for index, (row, _) in enumerate(examples(200))}
     part = part_of(loader)
     places = []
