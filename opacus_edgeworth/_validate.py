@@ -54,12 +54,14 @@ def _as_float(name: str, value: Any) -> float:
 
 
 def as_noise_multiplier(value: Any) -> float:
-    """Return a noise multiplier, >= 0 and finite (0 is no privacy: epsilon is infinite)."""
+    """Return a noise multiplier, 0 (no privacy: epsilon is infinite) or in [1e-120, 1e120], whose square is finite."""
     number = as_real("noise_multiplier", value)
     if not 0.0 <= number < math.inf:
         raise InvalidParameterError(
             f"noise_multiplier={number!r} must be in [0, inf); the noise's standard deviation over the clipping norm"
         )
+    if not (number == 0.0 or 1e-120 <= number <= 1e120):
+        raise InvalidParameterError(f"noise_multiplier={number!r} must be 0 or in [1e-120, 1e120]; about 1 is usual")
     return number
 
 
@@ -207,7 +209,7 @@ def as_direction(value: Any) -> Literal["both", "remove", "add"]:
 def as_adjacency(value: Any) -> Literal["add_or_remove", "replace_one", "zero_out"]:
     """Return an adjacency."""
     if not isinstance(value, str) or value not in ("add_or_remove", "replace_one", "zero_out"):
-        raise InvalidParameterError(f'adjacency={value!r} must be "add_or_remove", "replace_one" or "zero_out"')
+        raise InvalidParameterError(f'adjacency={shown(value)} must be "add_or_remove", "replace_one" or "zero_out"')
     return value  # type: ignore[return-value]
 
 

@@ -92,8 +92,8 @@ def factors_of(schedule: Schedule | None, steps: int) -> Factors:
 def _between(steps: Any, start: Any, end: Any, shape: Callable[[float], float]) -> tuple[float, ...]:
     """Return factors along a shape, which rises from 0 to 1."""
     count, first, last = as_steps(steps), _positive("start", start), _positive("end", end)
-    if count == 0:
-        raise InvalidParameterError("steps=0 must be at least 1")
+    if not 1 <= count <= MOST_FACTORS:
+        raise InvalidParameterError(f"steps={count} must be in [1, 10**7]; there is a factor for every step")
     return tuple(first + (last - first) * shape(step / max(count - 1, 1)) for step in range(count))
 
 

@@ -403,8 +403,9 @@ def test_wherever_a_step_ends_what_changed_the_model_was_counted(grad_sample_mod
 
 
 PROGRAM = textwrap.dedent("""
-    import os, sys, warnings
+    import faulthandler, os, sys, warnings
     from pathlib import Path
+    faulthandler.dump_traceback_later(60)  # into the message, should it hang
     import torch
     import test_states as t
     warnings.simplefilter("ignore")
@@ -432,20 +433,23 @@ PROGRAM = textwrap.dedent("""
 def test_a_run_killed_again_and_again_never_reports_less_than_its_model_holds(tmp_path: Path):
     """SIGKILL at any moment of real training; the file at rest counts every update that its weights have seen."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
-    generator, counts = random.Random(), []
+    generator, counts, log = random.Random(), [], tmp_path / "updates.log"
+    log.touch()
     for every in (1, 7, 3):
         command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(every)]
-        before = len((tmp_path / "updates.log").read_text().split()) if counts else 0
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+        before = len(log.read_text().split())
         until, patience = before + generator.randrange(20, 60), time.monotonic() + 120.0
-        while not ((tmp_path / "updates.log").exists() and len((tmp_path / "updates.log").read_text().split()) > until):
-            assert process.poll() is None, process.communicate()[1].decode()[-2000:]
-            assert time.monotonic() < patience
-            time.sleep(0.001)
-        time.sleep(0.01 * generator.random())
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        with (tmp_path / "said.txt").open("w") as said:
+            process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+        try:
+            while len(log.read_text().split()) <= until:
+                assert process.poll() is None, (tmp_path / "said.txt").read_text()[-2000:]
+                assert time.monotonic() < patience, (tmp_path / "said.txt").read_text()[-2000:]
+                time.sleep(0.001)
+            time.sleep(0.01 * generator.random())
+        finally:
+            process.kill()
+        assert process.wait() == -signal.SIGKILL
         stored = torch.load(tmp_path / "run.pt", weights_only=True)
         accountant = ew.EdgeworthAccountant()
         accountant.load_state_dict(stored["privacy_accountant_state_dict"])
@@ -454,7 +458,7 @@ def test_a_run_killed_again_and_again_never_reports_less_than_its_model_holds(tm
         truth = ew.PrivacyCurve([(1.0, 0.25, stored["updates"])]).epsilon(DELTA)
         assert accountant.get_epsilon(DELTA) >= truth.lower
         # what was lost with the process is less than the steps from one checkpoint to the next and the one after it
-        last = int((tmp_path / "updates.log").read_text().split()[-1])
+        last = int(log.read_text().split()[-1])
         assert 0 <= last - stored["updates"] <= 2 * every
         counts.append(stored["updates"])
     assert counts == sorted(set(counts))  # each run went on from the last one

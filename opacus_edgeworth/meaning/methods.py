@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from opacus_edgeworth._types import Adjacency, Direction, Which
-from opacus_edgeworth._validate import as_direction, as_open_rate, as_order, as_rate
+from opacus_edgeworth._validate import as_direction, as_open_rate, as_order, as_rate, shown
 from opacus_edgeworth.adjacency import IN_WORDS
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from opacus_edgeworth.plotting import Axes
 
 
+MOST_NUMBERS = 100_000
+"""Of an array in one call."""
 SHOWN_DELTAS = (1e-4, 1e-5, 1e-6, 1e-8)
 
 
@@ -324,12 +326,27 @@ class Meaning(ABC):
 
 def each(values: ArrayLike, function: Callable[[Any], Bounds]) -> Any:
     """Apply a function to a number, or to every number of an array."""
-    if isinstance(values, (list, tuple, np.ndarray)) and np.ndim(values) > 0:
-        array = np.asarray(values)
+    given: Any = values
+    if isinstance(values, (list, tuple, np.ndarray)) and _as_array(given).ndim > 0:
+        array = _as_array(given)
         result = np.empty(array.shape, dtype=object)
         for index in np.ndindex(array.shape):
             result[index] = function(array[index])
         return result
     if isinstance(values, (list, tuple)):
-        raise InvalidParameterError(f"{values!r} is not a number or an array of numbers")
+        raise InvalidParameterError(f"{shown(values)} is not a number or an array of numbers")
     return function(values)
+
+
+def _as_array(values: Any) -> NDArray[Any]:
+    """Return an array; more than MOST_NUMBERS entries are refused: their proofs would take many minutes."""
+    try:
+        array = np.asarray(values)
+    except (ValueError, RecursionError):
+        raise InvalidParameterError(f"{shown(values)} is not a number or an array of numbers") from None
+    if array.size > MOST_NUMBERS:
+        raise InvalidParameterError(
+            f"an array has {array.size} entries, at most {MOST_NUMBERS} in one call, because each answer is proved on"
+            " its own; ask in parts, or at fewer points"
+        )
+    return array
