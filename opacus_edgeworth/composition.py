@@ -151,15 +151,15 @@ def parse_mechanisms(
 
 def _parse_entry(entry: Any) -> tuple[Mechanism, int]:
     """Return one phase's mechanism and count."""
-    if not isinstance(entry, tuple):
-        if not isinstance(entry, list):  # a row of an array, say
-            entry = as_entries("entry", entry, 3, FORM)
-        entry = tuple(entry)
-    if len(entry) == 2 and isinstance(entry[0], get_args(Mechanism)):
-        return entry[0], as_steps(entry[1])
-    if len(entry) == 3:
-        return PoissonSubsampledGaussian(entry[0], entry[1]), as_steps(entry[2])
-    raise InvalidParameterError(f"{shown(entry)} must be {FORM}")
+    given: Any = entry
+    if not isinstance(entry, (tuple, list)):  # a row of an array, say
+        given = as_entries("entry", entry, 3, FORM)
+    parts: tuple[Any, ...] = tuple(given)
+    if len(parts) == 2 and isinstance(parts[0], get_args(Mechanism)):
+        return parts[0], as_steps(parts[1])
+    if len(parts) == 3:
+        return PoissonSubsampledGaussian(parts[0], parts[1]), as_steps(parts[2])
+    raise InvalidParameterError(f"{shown(parts)} must be {FORM}")
 
 
 def compose(history: Iterable[Any]) -> Composition:

@@ -94,7 +94,7 @@ class Plan:
         lengths = sorted({point.epochs for point in self.points})
         cells = {(point.batch_size, point.epochs): point for point in self.points}
         head = "".join(f"<th>{length:g} epochs</th>" for length in lengths)
-        rows = []
+        rows: list[str] = []
         for size in sorted({point.batch_size for point in self.points}):
             columns = "".join(_cell(cells.get((size, length))) for length in lengths)
             rows.append(f"<tr><th>{size}</th>{columns}</tr>")
@@ -200,7 +200,7 @@ class _Nearby:
 
 def _several(name: str, values: Any) -> list[Any]:
     """Return numbers that were given one by one, or alone."""
-    if isinstance(values, numbers.Real) and not isinstance(values, bool):
+    if not isinstance(values, bool) and isinstance(values, numbers.Real):
         return [values]
     found = as_entries(name, values, MOST_POINTS, "numbers; pass a list")
     if not found:

@@ -319,7 +319,7 @@ def _line_results(proof: Proof, run: Run) -> tuple[Result, ...]:
     beyond = amplitude_decay(run, proof.tilt, h * (proof.nodes + 1)) / (arb.pi() * h * proof.nodes)
     sides = [(tilt, moment(run, tilt), (abs(arb(tilt) - c) * period).expm1()) for tilt in proof.side_tilts[:2]]
     quiet = moment(run, proof.side_tilts[2], quiet=True) if run.is_split else arb(0)
-    results = []
+    results: list[Result] = []
     for epsilon in (result.epsilon for result in proof.results):
         e = arb(epsilon)
         total = line_sum(stored, proof.tilt, proof.step, e)
@@ -370,7 +370,7 @@ def read_amplitudes(proof: Proof) -> list[Ball]:
     if len(proof.amplitudes) != proof.nodes + 1:
         raise CertificationError(f"there are {len(proof.amplitudes)} amplitudes for {proof.nodes + 1} nodes")
     unit = lib.arb(2) ** proof.unit
-    balls = []
+    balls: list[Ball] = []
     for node, text in enumerate(proof.amplitudes):
         words = text.split(" ")
         try:

@@ -98,7 +98,7 @@ def amplitudes(run: Run, tilt: float, step: float, nodes: int) -> list[Ball]:
     acb, arb = flint().acb, flint().arb
     x = _argument(run, tilt)
     whole = [_gaussian_moment(run, acb(x, arb(step) * m)) for m in range(nodes + 1)]
-    quiet = list(whole) if run.is_split else []
+    quiet: list[Ball] = list(whole) if run.is_split else []
     for law, n in zip(run.laws, run.steps, strict=True):
         values = [line_moments(law, part, x, step, nodes) for part in law.parts]
         whole = [total * sum(parts, acb(0)) ** n for total, *parts in zip(whole, *values, strict=True)]

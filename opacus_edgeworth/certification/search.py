@@ -158,7 +158,7 @@ class Search:
 
     def split_at(self, loss: float) -> Search:
         """Return the run, cut off already, with every law split where its loss is `loss`."""
-        split = []
+        split: list[Phase] = []
         for phase in self.phases:
             at = phase.noise * math.log((math.expm1(loss) + phase.rate) / phase.rate) + 0.5 / phase.noise
             split.append(replace(phase, split=min(at, phase.cut - phase.width)))
@@ -250,7 +250,7 @@ class Search:
         goal = self.log_line(c) - self.log_target + math.log(sum(phase.steps for phase in self.phases) or 1) + 5.0
         goal = max(goal, 40.0)  # of a direction that hardly matters: still as exact as a double
         ends = [self.argument(t) for t in (c, *tilts)]
-        result = []
+        result: list[Rule] = []
         for phase, shift in zip(self.phases, shifts, strict=True):
             spacing, strip, other = _scores(phase, x, y, shift, goal)
             reach = math.sqrt(2.0 * goal) + 1.0
@@ -311,7 +311,7 @@ def _log_expm1(x: float) -> float:
 def _minimise(function: Callable[[float], float]) -> float:
     """Return about the minimiser of a function of log(c - 1)."""
     grid = np.linspace(-14.0, 14.0, 57)
-    values = []
+    values: list[float] = []
     for t in grid:  # from small tilts up, until the function has clearly passed its minimum
         values.append(function(float(t)))
         if values[-1] > min(values) + 50.0 and len(values) > 3:

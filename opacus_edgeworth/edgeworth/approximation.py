@@ -231,7 +231,6 @@ class EdgeworthApproximation(Estimate):
 def _root(excess: Callable[[FloatArray], FloatArray], low: float, high: float, *, up: bool = False) -> float:
     """Return the zero between two points, with `up` one at which the function is at most 0."""
     root = brentq(lambda e: float(excess(np.array([e]))[0]), low, high, xtol=1e-13)
-    assert isinstance(root, float)
     while up and float(excess(np.array([root]))[0]) > 0.0:
         root = min(root + 1e-13 * max(high, 1.0), float(high))
     return root

@@ -345,10 +345,10 @@ def _spread_independent(eps: float, unskewed: bool) -> float:
 def _spread_identical(moments: StandardMoments, eps: float) -> float:
     """Return 1/4 + P_2/576 (Section C.2): n |f_1(u) - 1|^2 is at most that times u^4 / n up to u_0."""
     n, skew, K4 = moments.count, abs(moments.skewness), moments.fourth
-    P = 48.0 * eps * math.sqrt(K4 / n) + 4.0 * eps**2 * K4 / n
-    P += 96.0 * math.sqrt(2.0 * eps) * skew / (K4 * n) ** 0.25 + 32.0 * eps * skew**2 / math.sqrt(K4 * n)
-    P += 16.0 * math.sqrt(2.0) * K4**0.25 * skew * eps**1.5 / n**0.75
-    return 0.25 + P / 576.0
+    spread = 48.0 * eps * math.sqrt(K4 / n) + 4.0 * eps**2 * K4 / n
+    spread += 96.0 * math.sqrt(2.0 * eps) * skew / (K4 * n) ** 0.25 + 32.0 * eps * skew**2 / math.sqrt(K4 * n)
+    spread += 16.0 * math.sqrt(2.0) * K4**0.25 * skew * eps**1.5 / n**0.75
+    return 0.25 + spread / 576.0
 
 
 def _growth(eps: float, spread: float) -> float:

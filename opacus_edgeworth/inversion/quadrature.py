@@ -112,7 +112,7 @@ def tilted_steps(grid: Grid, tilt: FloatArray) -> TiltedSteps:
     )
     mean = np.einsum("tpj,pj->tp", weight, grid.loss)
     log_mgf_error = log_error(mean_spread + summing + discretisation) + 4.0 * ULP * np.abs(log_mgf)
-    mean_error = uncertain.sum(axis=2)
+    mean_error: FloatArray = uncertain.sum(axis=2)
     small = np.abs(log_mgf) <= SMALL_LOG
     if grid.law.below is None and small.any() and float(grid.log_density[:, [0, -1]].min()) > SMALLEST_LOG:
         log_phi, phi_error, drift, drift_error = _fine_moments(grid, tilt)

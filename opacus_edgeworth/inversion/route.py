@@ -174,7 +174,8 @@ class Router:
             costs[ends] = math.inf
         for j in np.flatnonzero(offers.certain):
             costs[j, j + 1 :] = LEAST_WORK / 4.0
-        total, before, negligible = np.full(size, math.inf), np.arange(size), {}
+        total, before = np.full(size, math.inf), np.arange(size)
+        negligible: dict[int, Piece] = {}
         for k in range(size):
             piece = self._negligible(k, epsilon)
             if piece is not None:
@@ -210,7 +211,8 @@ class Router:
 
     def _powers(self) -> tuple[FloatArray, FloatArray]:
         """Return G of the first law, (C,), and what G gains from each law to the next, (K - 1, C)."""
-        counts, gain = self.steps.steps, []
+        counts = self.steps.steps
+        gain: list[FloatArray] = []
         # masses in closed form: the table's scores are too far apart for them where n is large
         beyond = [ndtr(-end[:, 0] / np.hypot(1.0, self.soft[:, 0])) for end in self.ends]
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -285,8 +287,8 @@ class Router:
         log_f = self.log_sum[lower, upper] - self._log_kernel(epsilon)  # (N, C)
         at, least = log_f.argmin(axis=1), log_f.min(axis=1)
         risen = log_f > least[:, None] + 0.5
-        low = np.where(risen & (columns < at[:, None]), columns, -1).max(axis=1)
-        high = np.where(risen & (columns > at[:, None]), columns, columns.size).min(axis=1)
+        low: IntArray = np.where(risen & (columns < at[:, None]), columns, -1).max(axis=1)
+        high: IntArray = np.where(risen & (columns > at[:, None]), columns, columns.size).min(axis=1)
         usable = np.isfinite(least) & (at > 0) & (at < columns.size - 1)
         low, high = np.where(low < 0, at, low), np.where(high == columns.size, at, high)
         log_value = least + np.log(0.5 * (self.gap[high] - self.gap[low]) / 2.51 + 1e-300)
@@ -294,9 +296,9 @@ class Router:
         lower, upper, log_f, log_value = lower[usable], upper[usable], log_f[usable], log_value[usable]
         if not usable.any():
             return offers
-        near = (log_f < least[usable, None] + 4.0) & (columns > 0) & (columns < columns.size - 1)
-        ends = near.argmax(axis=1), columns.size - 1 - near[:, ::-1].argmax(axis=1)
-        near = np.linspace(*ends, 10, axis=1).astype(int)  # (N, 10)
+        low_enough = (log_f < least[usable, None] + 4.0) & (columns > 0) & (columns < columns.size - 1)
+        begin, end = low_enough.argmax(axis=1), columns.size - 1 - low_enough[:, ::-1].argmax(axis=1)
+        near = np.asarray(np.linspace(begin, end, 10, axis=1), dtype=np.intp)  # (N, 10)
         excess = log_f - self.log_delta + 32.0
         room = (excess < MOST_EXCESS) * 2.0 * math.pi / np.maximum(excess, 1.0)
         room = room[:, None, :] * (self.gap - self.gap[near][..., None])

@@ -184,7 +184,8 @@ def _cell_density(grid: Grid, weight: FloatArray, tilt: FloatArray) -> tuple[Flo
 
 def layers(density: FloatArray, width: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Slice step densities (T, P, M) into uniform layers, twice: masses and widths, both (T, P, M')."""
-    masses, widths = [], []
+    masses: list[FloatArray] = []
+    widths: list[FloatArray] = []
     for _ in range(2):
         unimodal = _unimodal_minorant(density)
         order = np.argsort(-unimodal, axis=-1)
@@ -203,7 +204,8 @@ def layers(density: FloatArray, width: FloatArray) -> tuple[FloatArray, FloatArr
 def _unimodal_minorant(density: FloatArray) -> FloatArray:
     """Return the largest function below `density` that rises to its peak and falls after it."""
     peak = np.argmax(density, axis=-1)[..., None]
-    column = np.arange(density.shape[-1])
+    size: int = density.shape[-1]
+    column = np.arange(size)
     falling = np.minimum.accumulate(np.where(column < peak, math.inf, density), axis=-1)
     rising = np.minimum.accumulate(np.where(column > peak, math.inf, density)[..., ::-1], axis=-1)[..., ::-1]
     return np.where(column >= peak, falling, rising)

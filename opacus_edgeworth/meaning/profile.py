@@ -32,7 +32,7 @@ class Profile:
 
     forward: Callable[[float], Bounds]
     reverse: Callable[[float], Bounds]
-    _known: dict[float, Bounds] = field(default_factory=dict, init=False)
+    _known: dict[float, Bounds] = field(default_factory=dict[float, Bounds], init=False)
 
     def at(self, epsilon: float) -> Bounds:
         """Return bounds on delta(epsilon) if epsilon >= 0, and else on delta'(-epsilon)."""
