@@ -31,3 +31,11 @@ class OutOfReachError(EdgeworthError):
 
 class EstimateWarning(UserWarning):
     """A result is an estimate where a proved bound might be expected, or a bound that says nothing."""
+
+
+class UnsoundTrainingError(EdgeworthError):
+    """A training loop does not do what its accountant is told; the message lists the mistakes."""
+
+
+class UnsoundTrainingWarning(UserWarning):
+    """A training loop does not do what its accountant is told, so that the epsilon it reports may be too low."""

@@ -1,0 +1,1 @@
+"""Whether a training loop does what the accountant is told: `check`, and an engine that asks it at once."""
