@@ -4,6 +4,7 @@
 """
 
 import sys
+from importlib import import_module
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,16 @@ from opacus_edgeworth.errors import (
     EdgeworthError,
     EstimateWarning,
     InvalidParameterError,
+    UnsoundTrainingError,
+    UnsoundTrainingWarning,
 )
 from opacus_edgeworth.planning import Plan, PlanPoint, plan
 
 if TYPE_CHECKING:
+    from opacus_edgeworth import sampling
     from opacus_edgeworth.accountant import EdgeworthAccountant
+    from opacus_edgeworth.checking.check import check
+    from opacus_edgeworth.checking.engine import PrivacyEngine
 
 __all__ = [
     "Bounds",
@@ -46,31 +52,47 @@ __all__ = [
     "Plan",
     "PlanPoint",
     "PrivacyCurve",
+    "PrivacyEngine",
     "TiltedEdgeworth",
+    "UnsoundTrainingError",
+    "UnsoundTrainingWarning",
     "audit",
     "calibrate_batch_size",
     "calibrate_delta",
     "calibrate_noise_multiplier",
     "calibrate_sample_rate",
     "calibrate_steps",
+    "check",
     "check_certificate",
     "mechanisms",
     "plan",
+    "sampling",
     "schedules",
 ]
 
 PROGRAM = "opacus-edgeworth"
 
 
-def __getattr__(name: str) -> Any:
-    """Return the accountant where it was not needed so far."""
-    if name == "EdgeworthAccountant":
-        from opacus_edgeworth.accountant import EdgeworthAccountant
+NEED_OPACUS = {
+    "EdgeworthAccountant": "accountant",
+    "PrivacyEngine": "checking.engine",
+    "check": "checking.check",
+    "sampling": "sampling",
+}
+"""Public names whose modules import Opacus."""
 
-        return EdgeworthAccountant
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    """Return what needs Opacus where it was not needed so far."""
+    if name not in NEED_OPACUS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{NEED_OPACUS[name]}")
+    return module if name == "sampling" else getattr(module, name)
 
 
 # Our own program answers most questions without Opacus, whose import takes seconds: whoever needs it there imports it.
 if PurePath(sys.argv[0] if sys.argv else "").stem != PROGRAM:
+    from opacus_edgeworth import sampling
     from opacus_edgeworth.accountant import EdgeworthAccountant
+    from opacus_edgeworth.checking.check import check
+    from opacus_edgeworth.checking.engine import PrivacyEngine

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from opacus.accountants import IAccountant, registry
+from opacus.optimizers import DPOptimizer
 
 from opacus_edgeworth._types import Adjacency
 from opacus_edgeworth._validate import as_adjacency, as_delta, as_noise_multiplier, as_sample_rate, shown
+from opacus_edgeworth.checking.optimizers import ADAPTIVE_CLIPPING, ADAPTIVE_FIX
 from opacus_edgeworth.composition import compose
 from opacus_edgeworth.curve import PrivacyCurve
 from opacus_edgeworth.edgeworth.approximation import EdgeworthApproximation
 from opacus_edgeworth.edgeworth.tilted import TiltedEdgeworth
-from opacus_edgeworth.errors import EstimateWarning, InvalidParameterError
+from opacus_edgeworth.errors import EstimateWarning, InvalidParameterError, UnsoundTrainingWarning
 from opacus_edgeworth.inversion.memory import Memory
 from opacus_edgeworth.states import MECHANISM, phases_in, phases_of, state_of
 
@@ -106,6 +108,24 @@ class EdgeworthAccountant(IAccountant):
         if method == "aea":
             return EdgeworthApproximation(history, order=1 if order is None else order).epsilon(delta)
         return TiltedEdgeworth(history, order=2 if order is None else order).epsilon(delta)
+
+    def get_optimizer_hook_fn(self, sample_rate: float) -> Callable[[DPOptimizer], None]:
+        """Return Opacus's step hook, which warns at its first step of an optimizer whose steps are not what it records.
+
+        Warns:
+          UnsoundTrainingWarning: adaptive clipping. `opacus_edgeworth.check` finds more, in loaders above all, of which
+            a hook sees nothing.
+        """
+        hook, looked = super().get_optimizer_hook_fn(sample_rate), False
+
+        def recording(optimizer: DPOptimizer) -> None:
+            nonlocal looked
+            if not looked and hasattr(optimizer, "unclipped_num_std"):
+                warnings.warn(f"{ADAPTIVE_CLIPPING}; {ADAPTIVE_FIX}", UnsoundTrainingWarning, stacklevel=5)
+            looked = True
+            hook(optimizer)
+
+        return recording
 
     def __len__(self) -> int:
         history = self.history

@@ -20,7 +20,9 @@ ORDER = [
     "certification.certificate", "certification.search", "certification.audit", "schedules", "search", "targets",
     "solving", "calibration", "conversions", "planning", "edgeworth.estimate", "edgeworth.expansion",
     "edgeworth.cumulants", "edgeworth.remainder", "edgeworth.finite_sample", "edgeworth.approximation",
-    "edgeworth.tilted", "states", "accountant", "checkpoints", "histories", "report.numbers", "report.recorded",
+    "edgeworth.tilted", "states", "sampling", "checking.optimizers", "accountant", "checking.spent",
+    "checking.findings", "checking.loaders", "checking.facts", "checking.mistakes", "checking.check", "checking.engine",
+    "checkpoints", "histories", "report.numbers", "report.recorded",
     "report.run", "report.measures", "report.cautions", "report.certifying", "report.checklist", "report.content",
     "report.figures", "report.page", "finetune.settings", "finetune.data", "finetune.tables", "finetune.sources",
     "finetune.quiet", "finetune.fingerprint", "finetune.devices", "finetune.randomness", "finetune.budget",
@@ -67,7 +69,9 @@ def test_the_core_is_numpy_and_scipy_alone(path):
     roots = {module.split(".")[0] for module in imported(path)}
     if name_of(path) in ("plotting", "report.figures"):
         roots -= {"matplotlib"}
-    if name_of(path) not in ("accountant", "checkpoints") and not name_of(path).startswith("finetune."):
+    if name_of(path) not in ("accountant", "checkpoints", "sampling") and not name_of(path).startswith(
+        ("checking.", "finetune.")
+    ):
         assert not roots & {"opacus", "torch", "matplotlib", "transformers", "peft"}
 
 

@@ -23,9 +23,9 @@ def test_public_names():
     assert sorted(ew.__all__) == [
         "Bounds", "CalibrationError", "Certificate", "CertificationError", "EdgeworthAccountant",
         "EdgeworthApproximation", "EdgeworthError", "EstimateWarning", "InvalidParameterError", "Plan", "PlanPoint",
-        "PrivacyCurve", "TiltedEdgeworth", "audit", "calibrate_batch_size", "calibrate_delta",
-        "calibrate_noise_multiplier", "calibrate_sample_rate", "calibrate_steps", "check_certificate", "mechanisms",
-        "plan", "schedules",
+        "PrivacyCurve", "PrivacyEngine", "TiltedEdgeworth", "UnsoundTrainingError", "UnsoundTrainingWarning", "audit",
+        "calibrate_batch_size", "calibrate_delta", "calibrate_noise_multiplier", "calibrate_sample_rate",
+        "calibrate_steps", "check", "check_certificate", "mechanisms", "plan", "sampling", "schedules",
     ]  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def check(training: Any, accountant: Any = None, *, delta: float | None = None, 
       >>> result.ok, result.findings[0].name
       (False, 'not-poisson')
       >>> round(result.reported_epsilon, 2), round(result.epsilon, 2)
-      (1.71, 7.29)
+      (2.29, 7.41)
     """
     facts = gather(training, accountant, delta, epochs)
     findings, spent = [], facts.spent

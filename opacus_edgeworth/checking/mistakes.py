@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.distributed as dist
@@ -25,6 +25,7 @@ from opacus_edgeworth.checking.spent import (
     sampled_at,
     steps_of,
     unbounded,
+    without_empty,
 )
 
 SAME = 1e-9
@@ -87,7 +88,7 @@ def steps_unrecorded(facts: Facts) -> Mistake | None:
     fix = "check (and report) the accountant of the engine whose make_private returned this optimizer"
 
     def together(spent: Spent) -> Spent:
-        return Spent((*(() if facts.planned else spent.phases), *(more or spent.phases)), spent.adjacency)
+        return replace(spent, phases=(*(() if facts.planned else spent.phases), *(more or spent.phases)))
 
     return Mistake("other-accountant", "error", what, fix, together)
 
@@ -178,11 +179,13 @@ def batches_without_steps(facts: Facts) -> Mistake | None:
         )
         fix = "take the step for empty batches, too: Opacus then publishes noise alone"
 
-        def with_empty(spent: Spent) -> Spent:
-            all_steps = Spent((*spent.phases, (*spent.phases[-1][:2], missing)), spent.adjacency, spent.epochs)
-            return _slipping(all_steps, facts, rate)
-
-        return Mistake("empty-batches-skipped", "error", what, fix, with_empty)
+        return Mistake(
+            "empty-batches-skipped",
+            "error",
+            what,
+            fix,
+            lambda spent: without_empty(spent, missing, facts.sampling.part),
+        )
     times = math.ceil(drawn / steps)
     what = (
         f"{drawn} batches made {steps} steps: their gradients were added up, and the accountant counted one batch a"
@@ -235,7 +238,7 @@ def each_for_itself(facts: Facts) -> Mistake | None:
 
     def all_of_them(spent: Spent) -> Spent:
         phases = tuple((s, q, n * processes) for s, q, n in spent.phases)
-        return Spent(phases, spent.adjacency, spent.epochs, spent.slip)
+        return replace(spent, phases=phases)
 
     return Mistake("each-for-itself", "error", what, fix, all_of_them)
 
@@ -250,7 +253,7 @@ def adaptive_clipping(facts: Facts) -> Mistake | None:
 
     def counted(spent: Spent) -> Spent:
         phases = ((s * optimizers.adaptive_factor(s, float(spread)), q, n) for s, q, n in spent.phases)
-        return Spent(tuple(phases), spent.adjacency, spent.epochs, spent.slip)
+        return replace(spent, phases=tuple(phases))
 
     what = f"{optimizers.ADAPTIVE_CLIPPING}. Epsilon is for a batch size that is public"
     return Mistake("adaptive-clipping", "error", what, optimizers.ADAPTIVE_FIX, counted)
@@ -341,27 +344,27 @@ ALL: tuple[Callable[[Facts], Mistake | None], ...] = (
 def _at_least(spent: Spent, rate: float) -> Spent:
     """Return the steps with their rates raised to at least that."""
     phases = tuple((noise, max(told, rate), n) for noise, told, n in spent.phases)
-    return Spent(phases, spent.adjacency, spent.epochs, spent.slip)
+    return replace(spent, phases=phases)
 
 
 def _raised(spent: Spent, rate: float, drawn: float) -> Spent:
     """Return the steps that were recorded at the sampler's rate with the one that is drawn at; smaller ones as well."""
     phases = tuple((s, max(q, drawn) if q <= rate * (1.0 + SAME) else q, n) for s, q, n in spent.phases)
-    return Spent(phases, spent.adjacency, spent.epochs, spent.slip)
+    return replace(spent, phases=phases)
 
 
 def _apart(spent: Spent, hook: float) -> Spent:
     """Return the steps that were recorded at several times the hook's rate as so many steps each."""
     parts = (one_by_one(Spent(((s, hook, n),)), max(round(q / hook), 1)) for s, q, n in spent.phases)
     phases = tuple(itertools.chain.from_iterable(part.phases for part in parts))
-    return Spent(phases, spent.adjacency, spent.epochs, spent.slip)
+    return replace(spent, phases=phases)
 
 
 def _slipping(spent: Spent, facts: Facts, rate: float) -> Spent:
     """Return the steps with the probability that some part of some batch is empty but for one example."""
     alone = math.exp(max(facts.sampling.part - 1, 0) * math.log1p(-min(rate, 1.0 - 1e-16)))
     slip = min(steps_of(spent) * facts.sampling.processes * alone * (1.0 + 1e-9), 1.0)
-    return Spent(spent.phases, spent.adjacency, spent.epochs, spent.slip + slip)
+    return replace(spent, slip=spent.slip + slip)
 
 
 def _batches(facts: Facts) -> int:

@@ -35,7 +35,7 @@ def adaptive_factor(noise_multiplier: float, unclipped_num_std: float) -> float:
     Gradients get the noise z = (s^-2 - (2 b)^-2)^(-1/2), s the noise multiplier that is recorded and b the standard
     deviation of the count's noise (Andrew et al. 2021, Theorem 1, https://arxiv.org/abs/1905.03871). That is right for
     a count shifted by one half for every example. Opacus's is not: one example moves it by up to 1, so that both
-    together are as one Gaussian of (z^-2 + b^-2)^(-1/2) = (s^-2 + 3/4 b^-2)^(-1/2), the batch's exact size being public.
+    together are as one Gaussian of (z^-2 + b^-2)^(-1/2) = (s^-2 + 3/4 b^-2)^(-1/2), the batch's size being public.
     """
     return 1.0 / math.sqrt(1.0 + 0.75 * (noise_multiplier / unclipped_num_std) ** 2)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from opacus_edgeworth._types import Adjacency
 from opacus_edgeworth.curve import PrivacyCurve
-from opacus_edgeworth.mechanisms import FixedBatches
+from opacus_edgeworth.mechanisms import DiscreteMechanism, FixedBatches
 
 Phase = tuple[float, float, int]
 REFINEMENTS = 4
@@ -23,6 +23,7 @@ class Spent:
       phases: (noise_multiplier, sample_rate, steps).
       adjacency: of the data sets for which they do.
       epochs: how often an example takes part in a step, where batches are fixed, or None.
+      others: what the steps publish besides, composed with them.
       slip: the run may differ from these steps with at most this probability, for either of two neighbours.
     """
 
@@ -30,12 +31,13 @@ class Spent:
     adjacency: Adjacency = "add_or_remove"
     epochs: int | None = None
     slip: float = 0.0
+    others: tuple[tuple[DiscreteMechanism, int], ...] = ()
 
     @property
     def history(self) -> list[Any]:
         """The steps as `PrivacyCurve` takes them. Of fixed batches an example may take part in the least noisy ones."""
         if self.epochs is None:
-            return list(self.phases)
+            return [*self.phases, *self.others]
         noise = min((noise for noise, _, steps in self.phases if steps > 0), default=math.inf)
         return [(FixedBatches(noise), self.epochs)] if noise < math.inf else []
 
@@ -91,6 +93,21 @@ def in_every_step(spent: Spent, times: int = 1) -> Spent:
     """Return what was spent where an example may be in every batch, up to so many times."""
     phases = tuple((noise / times, 1.0, n) for noise, _, n in spent.phases)
     return replace(spent, phases=phases, adjacency="zero_out", epochs=None)
+
+
+def without_empty(spent: Spent, missing: int, examples: int) -> Spent:
+    r"""Return steps that dominate those of which `missing` were not taken because no one was sampled.
+
+    p is the probability that none of the other examples is sampled. If some are, the step is as accounted. If none,
+    there is a step if the example is sampled, with probability q, and none otherwise: q for certain it is seen. Whoever
+    is told which of the two it was sees more; and that is a function, by a coin of bias p, of the step as accounted
+    together with a step that has the outcomes "others" (1 - p), "no step" and "a step".
+    """
+    noise, rate, _ = spent.phases[-1]
+    alone = math.exp((examples - 1) * math.log1p(-min(rate, 1.0 - 1e-16))) * (1.0 + 1e-9)
+    seen = DiscreteMechanism((1.0 - alone, alone * (1.0 - rate), alone * rate), (1.0 - alone, alone, 0.0))
+    phases = (*spent.phases, (noise, rate, missing))
+    return replace(spent, phases=phases, others=(*spent.others, (seen, sum(n for _, _, n in phases))))
 
 
 def unbounded(spent: Spent) -> Spent:
