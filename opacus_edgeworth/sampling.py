@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader, Sampler
 from opacus_edgeworth._validate import as_sample_rate
 from opacus_edgeworth.errors import InvalidParameterError
 
+__all__ = ["PoissonSampler", "exact_sampling"]
+
 BITS = 53
 """Of a draw in double precision."""
 

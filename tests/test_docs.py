@@ -120,7 +120,13 @@ def run_commands(block: str, place: str) -> None:
 def public_names() -> set[str]:
     """Return what a user can call: names and public methods, as the table of guarantees spells them."""
     found: set[str] = set()
-    modules = ((ew, "ew."), (ew.mechanisms, "mechanisms."), (finetune_module(), "finetune."), (report, "report."))
+    modules = (
+        (ew, "ew."),
+        (ew.mechanisms, "mechanisms."),
+        (ew.sampling, "sampling."),
+        (finetune_module(), "finetune."),
+        (report, "report."),
+    )
     for module, prefix in modules:
         for name in getattr(module, "__all__", None) or own_classes(module):
             thing = getattr(module, name)
