@@ -73,7 +73,7 @@ class PrivacyCurve(Meaning):
         """Return bounds on the least delta with (epsilon, delta)-differential privacy.
 
         Args:
-          epsilon: in [0, inf], a number or an array of them.
+          epsilon: in [0, inf], a number or an array of them, at most 100,000.
           direction: "both" is what differential privacy asks for; "remove" takes the output with the example against
             that without it, "add" the other way round. When an example is replaced, both are alike.
 
@@ -86,10 +86,10 @@ class PrivacyCurve(Meaning):
         which = as_direction(direction)
         if which != "both":
             profile = self._profile(which)
-            return each(epsilon, lambda value: profile.forward(as_epsilon(value)))
+            return each("epsilon", epsilon, lambda value: profile.forward(as_epsilon(value)))
         if self._others:
-            return each(epsilon, lambda value: mixed_delta(self._steps, self._others, as_epsilon(value)))
-        return each(epsilon, lambda value: history_delta(self._steps, as_epsilon(value)))
+            return each("epsilon", epsilon, lambda value: mixed_delta(self._steps, self._others, as_epsilon(value)))
+        return each("epsilon", epsilon, lambda value: history_delta(self._steps, as_epsilon(value)))
 
     @overload
     def epsilon(self, delta: float) -> Bounds: ...
@@ -99,8 +99,8 @@ class PrivacyCurve(Meaning):
         """Return bounds on the least epsilon >= 0 with (epsilon, delta)-differential privacy.
 
         Args:
-          delta: in [0, 1], a number or an array of them. At 0 epsilon is infinite (Gaussian noise hides no event
-            completely) unless nothing was revealed; at 1 it is 0.
+          delta: in [0, 1], a number or an array of them, at most 100,000. At 0 epsilon is infinite (Gaussian noise
+            hides no event completely) unless nothing was revealed; at 1 it is 0.
 
         Returns:
           Bounds in [0, inf]; for an array, an object array of Bounds of its shape. The upper end never understates.
@@ -109,8 +109,8 @@ class PrivacyCurve(Meaning):
           InvalidParameterError: delta is outside [0, 1], NaN or not a number.
         """
         if self._others:
-            return each(delta, lambda value: mixed_epsilon(self._steps, self._others, as_delta(value)))
-        return each(delta, lambda value: history_epsilon(self._steps, as_delta(value)))
+            return each("delta", delta, lambda value: mixed_epsilon(self._steps, self._others, as_delta(value)))
+        return each("delta", delta, lambda value: history_epsilon(self._steps, as_delta(value)))
 
     def _profile(self, which: Which) -> Profile:
         """See `Meaning`."""

@@ -33,6 +33,9 @@ SCAN = 4001
 FARTHEST = 40.0
 """How many standard deviations above the mean under P they reach."""
 
+FARTHEST_SCORE = 100.0
+"""Beyond it the expansion is 0 or 1, to the last bit, however large its polynomial."""
+
 Hypothesis = Literal["P", "Q"]
 HYPOTHESES: tuple[Hypothesis, ...] = ("P", "Q")
 TILT: dict[Hypothesis, float] = {"P": 1.0, "Q": 0.0}
@@ -98,7 +101,9 @@ class EdgeworthApproximation(Estimate):
         """
         coefficients = self._of(self._expansions, hypothesis)
         mean, variance = self._cumulants[hypothesis][:2]
-        return float(standard_cdf(np.array((as_real("loss", loss) - mean) / math.sqrt(variance)), coefficients))
+        score = (as_real("loss", loss) - mean) / math.sqrt(variance)
+        score = min(max(score, -FARTHEST_SCORE), FARTHEST_SCORE)
+        return float(standard_cdf(np.array(score), coefficients))
 
     def epsilon(self, delta: float, direction: Direction | None = None) -> float:
         """Return the estimate of epsilon at delta: the last epsilon at which the estimate of delta falls to it.

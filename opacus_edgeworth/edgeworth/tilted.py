@@ -83,7 +83,8 @@ class TiltedEdgeworth(Estimate):
         target = as_positive_delta(delta)
 
         def excess(epsilon: float) -> float:
-            return math.log(max(self.delta(epsilon, direction), 1e-300)) - math.log(target)
+            estimate = self.delta(epsilon, direction)
+            return math.log(estimate) - math.log(target) if estimate > 0.0 else -1.0
 
         if self._steps.is_empty or target == 1.0 or excess(0.0) <= 0.0:
             return 0.0

@@ -85,7 +85,7 @@ class Meaning(ABC):
           Dong, Roth & Su 2022, Definition 2.1 and Proposition 2.12, https://arxiv.org/abs/1905.02383.
         """
         profile = self._profile(as_direction(direction))
-        return each(alpha, lambda value: best_attack(profile, as_rate("alpha", value)).false_negative_rate)
+        return each("alpha", alpha, lambda value: best_attack(profile, as_rate("alpha", value)).false_negative_rate)
 
     @overload
     def true_positive_rate(self, false_positive_rate: float, *, direction: Which = "both") -> Bounds: ...
@@ -109,7 +109,9 @@ class Meaning(ABC):
           InvalidParameterError: see `tradeoff`.
         """
         profile, name = self._profile(as_direction(direction)), "false_positive_rate"
-        return each(false_positive_rate, lambda value: best_attack(profile, as_rate(name, value)).true_positive_rate)
+        return each(
+            name, false_positive_rate, lambda value: best_attack(profile, as_rate(name, value)).true_positive_rate
+        )
 
     def advantage(self) -> Bounds:
         """Return bounds on the largest true minus false positive rate of any attack: the total variation distance.
@@ -324,29 +326,26 @@ class Meaning(ABC):
             ) from None
 
 
-def each(values: ArrayLike, function: Callable[[Any], Bounds]) -> Any:
-    """Apply a function to a number, or to every number of an array."""
+def each(name: str, values: ArrayLike, function: Callable[[Any], Bounds]) -> Any:
+    """Apply a function to a number, or to every number of an array; `name` is the argument's, for messages."""
     given: Any = values
-    if isinstance(values, (list, tuple, np.ndarray)) and _as_array(given).ndim > 0:
-        array = _as_array(given)
+    if isinstance(values, (list, tuple, np.ndarray)) and (array := _as_array(name, given)).ndim > 0:
         result = np.empty(array.shape, dtype=object)
         for index in np.ndindex(array.shape):
             result[index] = function(array[index])
         return result
-    if isinstance(values, (list, tuple)):
-        raise InvalidParameterError(f"{shown(values)} is not a number or an array of numbers")
     return function(values)
 
 
-def _as_array(values: Any) -> NDArray[Any]:
+def _as_array(name: str, values: Any) -> NDArray[Any]:
     """Return an array; more than MOST_NUMBERS entries are refused: their proofs would take many minutes."""
     try:
         array = np.asarray(values)
     except (ValueError, RecursionError):
-        raise InvalidParameterError(f"{shown(values)} is not a number or an array of numbers") from None
+        raise InvalidParameterError(f"{name}={shown(values)} is not a number or an array of numbers") from None
     if array.size > MOST_NUMBERS:
         raise InvalidParameterError(
-            f"an array has {array.size} entries, at most {MOST_NUMBERS} in one call, because each answer is proved on"
+            f"{name} has {array.size} entries, at most {MOST_NUMBERS} in one call, because each answer is proved on"
             " its own; ask in parts, or at fewer points"
         )
     return array
