@@ -13,7 +13,6 @@ from opacus.optimizers import DPOptimizer
 from opacus_edgeworth._types import Adjacency
 from opacus_edgeworth._validate import as_adjacency, as_delta, as_noise_multiplier, as_sample_rate, shown
 from opacus_edgeworth.checking.optimizers import ADAPTIVE_CLIPPING, ADAPTIVE_FIX
-from opacus_edgeworth.composition import compose
 from opacus_edgeworth.curve import PrivacyCurve
 from opacus_edgeworth.edgeworth.approximation import EdgeworthApproximation
 from opacus_edgeworth.edgeworth.tilted import TiltedEdgeworth
@@ -95,7 +94,7 @@ class EdgeworthAccountant(IAccountant):
                 raise InvalidParameterError(f'method={method!r} knows adjacency="add_or_remove" alone; use "certified"')
             return PrivacyCurve(history, adjacency=adjacency).epsilon(delta).upper
         if isinstance(method, str) and method == "certified":
-            return self._memory.epsilon(compose(history), as_delta(delta)).upper
+            return self._memory.epsilon(history, as_delta(delta)).upper
         if method == "eei":
             return EdgeworthApproximation(history).interval(delta).upper
         if not isinstance(method, str) or method not in ("aea", "tilted"):

@@ -11,7 +11,7 @@ from opacus_edgeworth import PrivacyCurve
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import compose
 from opacus_edgeworth.errors import OutOfReachError
-from opacus_edgeworth.inversion.certain import certain_link
+from opacus_edgeworth.inversion.certain import certain_table
 from opacus_edgeworth.inversion.chain import chain_for_epsilon
 from opacus_edgeworth.inversion.characteristic import _log1p
 from opacus_edgeworth.inversion.contour import line_for_epsilon, make_lines
@@ -319,7 +319,7 @@ def test_a_link_without_a_line_holds_the_mass_between_its_barriers():
     soft = softness(steps, 0.2)
     ends = {0.07: (9.0, 16.0), 0.3: (3.5, 8.0), 0.1: (9.5, 11.0)}
     below, barrier = (np.array([[ends[s][i]] for s in steps.noise_multiplier.tolist()]) for i in range(2))
-    got = certain_link(steps, soft, below, barrier)
+    got = certain_table(steps, soft, below, barrier).line(steps)
 
     def beyond(x: float) -> object:
         return (flint.arb(x) / flint.arb(2).sqrt()).erfc() / 2
@@ -369,7 +369,7 @@ def test_losses_with_two_humps_are_held_by_their_grids():
 def test_hidden_mass_does_not_underflow():
     """Regression: Q's mass beyond a score of 38.75 was taken to be 0, and e^690 times it is not."""
     steps = compose([(1 / 30, 1e-3, 1)])
-    link = certain_link(steps, np.array([[1 / 64]]), np.array([[38.75]]), np.array([[45.0]]))
+    link = certain_table(steps, np.array([[1 / 64]]), np.array([[38.75]]), np.array([[45.0]])).line(steps)
     for epsilon, true in ((690.0, 1.07690615522e-21), (699.9, 1.0759186947e-21)):
         got = link.delta(epsilon)
         assert got.lower <= true <= got.upper

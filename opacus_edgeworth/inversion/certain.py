@@ -37,29 +37,70 @@ class Certain:
         return Bounds(max(self.mass.lower - less, 0.0), self.mass.upper)
 
 
-def certain_link(steps: Composition, soft: FloatArray, below: FloatArray, barrier: FloatArray) -> Certain:
-    r"""Return what all steps gain between two barriers, each (P, 1), where losses are large.
+@dataclass(frozen=True, slots=True)
+class CertainTable:
+    """P's mass between two barriers where losses are large, for any number of steps of these phases.
 
-    With b = E_P[1 - chi] the mass beyond a barrier, P's mass is e^A expm1(D), A = sum n log(1 - b_below) and
-    D = sum n log(1 + (b_below - b_barrier) / (1 - b_below)); Q's is at most sum n E_Q[1 - chi_below]. Both b are off
-    by `wrong`, which grows as the square of the arguments of Phi (SciPy's is accurate to 16 + 2 x^2 ulp).
+    `product` and `joined` are as in `contour.LineTable`. With b = E_P[1 - chi] the mass beyond a barrier, P's mass is
+    e^A expm1(D), A = sum n log(1 - b_below) and D = sum n log(1 + (b_below - b_barrier) / (1 - b_below)).
+
+    Args:
+      log_kept, gain: (P,), the two logarithms of one step; the gain is infinite where nothing is known.
+      uncertain: (P,), bounds on their errors.
+      hidden: (P,), upper bounds on Q's mass.
+    """
+
+    log_kept: FloatArray
+    gain: FloatArray
+    uncertain: FloatArray
+    hidden: FloatArray
+
+    def line(self, steps: Composition) -> Certain:
+        """Return what these numbers of steps gain between the barriers."""
+        (log_kept,), (gain,), (error,), (hidden,) = self._sums(steps.steps)
+        if not (error < 1.0 and gain < 600.0):
+            return Certain(Bounds(0.0, 1.0), 1.0)
+        room = 1.0 + 16.0 * ULP
+        lower = math.exp(log_kept - error) * math.expm1(max(gain - error, 0.0)) / room
+        upper = math.exp(log_kept + error) * math.expm1(gain + error) * room
+        return Certain(Bounds(lower, min(upper, 1.0)), hidden)
+
+    def product(self, counts: FloatArray) -> CertainTable:
+        """Return the table of one phase, one step of which is so many steps of each of these."""
+        return CertainTable(*(np.array(total) for total in self._sums(counts)))
+
+    def joined(self, more: CertainTable) -> CertainTable:
+        """Return the table of these phases and of more."""
+        return CertainTable(
+            np.append(self.log_kept, more.log_kept),
+            np.append(self.gain, more.gain),
+            np.append(self.uncertain, more.uncertain),
+            np.append(self.hidden, more.hidden),
+        )
+
+    def _sums(self, counts: FloatArray) -> tuple[list[float], list[float], list[float], list[float]]:
+        """Return the fields' sums over all steps, that of the errors with the sums' own."""
+        log_kept, gain = float(self.log_kept @ counts), float(self.gain @ counts)
+        rounding = ULP * (counts.size + 8) * (gain - log_kept) if gain < math.inf else 0.0
+        error = float(self.uncertain @ counts) * (1.0 + 1e-9) + rounding
+        return [log_kept], [gain], [error], [float(self.hidden @ counts) * (1.0 + 1e-9)]
+
+
+def certain_table(steps: Composition, soft: FloatArray, below: FloatArray, barrier: FloatArray) -> CertainTable:
+    r"""Return what every step gains between two barriers, each (P, 1), where losses are large.
+
+    Q's mass is at most E_Q[1 - chi_below]. Both b are off by `wrong`, which grows as the square of the arguments of
+    Phi (SciPy's is accurate to 16 + 2 x^2 ulp).
     """
     lost_q, lost = Law(steps, below, None, below, soft).mass_lost()
     _, left = Law(steps, barrier, None, barrier, soft).mass_lost()
     farthest = np.maximum(np.abs(barrier[:, 0]), np.abs(below[:, 0])) + 1.0 / steps.noise_multiplier
     wrong = ULP * (64.0 + 8.0 * farthest**2) * lost
-    kept = 1.0 - lost
-    gained = (lost - left) / kept
-    uncertain = 3.0 * wrong / kept + 8.0 * ULP * gained  # of the logarithms: their derivatives are at most 1 / kept
     with np.errstate(divide="ignore", invalid="ignore"):
-        log_below = float(steps.steps @ np.log1p(-lost))
-        gain = float(steps.steps @ np.log1p(gained))
-    error = float(steps.steps @ uncertain) * (1.0 + 1e-9) + ULP * (steps.phases + 8) * (gain - log_below)
-    if not (float(kept.min()) > 0.01 and float(uncertain.max()) < 1e-3 and error < 1.0 and gain < 600.0):
-        return Certain(Bounds(0.0, 1.0), 1.0)
-    room = 1.0 + 16.0 * ULP
-    lower = math.exp(log_below - error) * math.expm1(max(gain - error, 0.0)) / room
-    upper = math.exp(log_below + error) * math.expm1(gain + error) * room
+        kept = 1.0 - lost
+        gained = (lost - left) / kept
+        uncertain = 3.0 * wrong / kept + 8.0 * ULP * gained  # of the logarithms: their derivatives are at most 1 / kept
+        known = (kept > 0.01) & (uncertain < 1e-3)
+        log_kept, gain = np.where(known, np.log1p(-lost), 0.0), np.where(known, np.log1p(gained), math.inf)
     # SciPy's Phi is 0 where it would be denormal, and e^epsilon may be 1e304
-    hidden = float(steps.steps @ lost_q) * (1.0 + 1e-9) + 1e-307 * float(steps.steps.sum())
-    return Certain(Bounds(lower, min(upper, 1.0)), hidden)
+    return CertainTable(log_kept, gain, np.where(known, uncertain, 1.0), lost_q + 1e-307)

@@ -13,12 +13,12 @@ from opacus_edgeworth._types import FloatArray
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
-from opacus_edgeworth.inversion.certain import Certain, certain_link
-from opacus_edgeworth.inversion.contour import LineTable, make_lines
+from opacus_edgeworth.inversion.certain import Certain, CertainTable, certain_table
+from opacus_edgeworth.inversion.contour import LineTable, further_lines, make_lines
 from opacus_edgeworth.inversion.grid import make_grid
-from opacus_edgeworth.inversion.law import Law, law_for_tilt
+from opacus_edgeworth.inversion.law import Law, law_for_tilt, sum_of_masses
 from opacus_edgeworth.inversion.line import Chernoff, Line, log_chernoff
-from opacus_edgeworth.inversion.link import LinkTable, make_link
+from opacus_edgeworth.inversion.link import LinkTable, further_link, make_link
 from opacus_edgeworth.inversion.quadrature import log_mgf_upper
 from opacus_edgeworth.inversion.route import Piece, Router
 from opacus_edgeworth.mechanisms import ULP
@@ -54,19 +54,6 @@ class Chain:
         return Bounds(min(lower * (1.0 - 4.0 * ULP), 1.0), min(upper * (1.0 + 4.0 * ULP), 1.0))
 
 
-@dataclass(frozen=True, slots=True)
-class CertainTable:
-    """Barriers between which P's mass is practically all of delta, for any number of steps."""
-
-    soft: FloatArray
-    below: FloatArray
-    barrier: FloatArray
-
-    def line(self, steps: Composition) -> Certain:
-        """Return what these numbers of steps gain between the barriers."""
-        return certain_link(steps, self.soft, self.below, self.barrier)
-
-
 PieceTable: TypeAlias = LineTable | LinkTable | CertainTable
 
 
@@ -74,25 +61,89 @@ PieceTable: TypeAlias = LineTable | LinkTable | CertainTable
 class ChainTable:
     """Chains along one route, for any number of steps of these phases.
 
+    `product` and `joined` are as in `LineTable`.
+
     Args:
       first: the first law's line, or `negligible` its Chernoff bound.
       links: what follows.
-      first_law, last_law: the laws up to the first and the last barrier.
+      left_out: (P,), what the end of the first law and the last barrier take from delta, per step.
+      path: the barriers of the phases that the table was chosen for: where those of further ones should be.
     """
 
     first: LineTable | None
     negligible: Chernoff | None
     links: tuple[LinkTable | CertainTable, ...]
-    first_law: Law
-    last_law: Law
+    left_out: FloatArray
+    path: Path
 
     def chain(self, steps: Composition) -> Chain:
         """Return the chain for these numbers of steps; true for any, sharp for about those that it was made for."""
         lines: list[Line | Certain] = [link.line(steps) for link in self.links]
         if self.first is not None:  # the barrier takes nothing, since links follow
             lines.insert(0, replace(self.first.lines(steps)[0], cut_off=0.0))
-        left_out = replace(self.last_law, steps=steps).cut_off() + replace(self.first_law, steps=steps).spill()
+        left_out = sum_of_masses(self.left_out, steps.steps)
         return Chain(tuple(lines), None if self.negligible is None else self.negligible.bounds(steps)[1], left_out)
+
+    def product(self, counts: FloatArray) -> ChainTable:
+        """Return the table of one phase, one step of which is so many steps of each of these."""
+        return replace(
+            self,
+            first=None if self.first is None else self.first.product(counts),
+            negligible=None if self.negligible is None else self.negligible.product(counts),
+            links=tuple(link.product(counts) for link in self.links),
+            left_out=np.array([sum_of_masses(self.left_out, counts)]),
+        )
+
+    def joined(self, more: ChainTable) -> ChainTable:
+        """Return the table of these phases and of more, which is on the same nodes."""
+        first, negligible = self.first, self.negligible
+        links = (link.joined(other) for link, other in zip(self.links, more.links, strict=True))  # type: ignore[arg-type]
+        return replace(
+            self,
+            first=None if first is None or more.first is None else first.joined(more.first),
+            negligible=None if negligible is None or more.negligible is None else negligible.joined(more.negligible),
+            links=tuple(links),
+            left_out=np.append(self.left_out, more.left_out),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The barriers of a chain, first to last, (P, 1) each, of widths `soft`; `c` is the first line's."""
+
+    steps: Composition
+    soft: FloatArray
+    barriers: tuple[FloatArray, ...]
+    c: float
+
+
+def further_chain(
+    table: ChainTable, steps: Composition, soft: FloatArray, barriers: list[FloatArray], decaying: bool = True
+) -> ChainTable:
+    """Return the table's chain, on the same nodes, for other phases with barriers like those of the table's `path`.
+
+    Every term is computed anew for them; only the choices are the table's. The barriers between two pieces are the same
+    in both, whatever they are. `decaying` is as in `contour.further_lines`.
+
+    Raises:
+      OutOfReachError: a grid would be too large.
+    """
+    path = table.path
+    law = law_for_tilt(steps, path.c, soft, barriers[0])
+    last = law_for_tilt(steps, 1.0, soft, barriers[-1])
+    links: list[LinkTable | CertainTable] = []
+    for link, below, barrier in zip(table.links, barriers[:-1], barriers[1:], strict=True):
+        if isinstance(link, CertainTable):
+            links.append(certain_table(steps, soft, below, barrier))
+        else:
+            links.append(further_link(link, steps, soft, below, barrier, decaying))
+    return replace(
+        table,
+        first=None if table.first is None else further_lines(table.first, steps, law, decaying),
+        negligible=None if table.negligible is None else _negligible(law, path.c),
+        links=tuple(links),
+        left_out=last.most_lost() + law.end_lost(),
+    )
 
 
 def chain_for_epsilon(router: Router, epsilon: float) -> ChainTable:
@@ -126,20 +177,31 @@ def _chain(steps: Composition, pieces: list[Piece], tables: dict[tuple[int, int]
     law = law_for_tilt(steps, piece.c, piece.soft, piece.barrier)
     first = negligible = None
     if piece.method == "chernoff":
-        c = np.array([piece.c])
-        negligible = Chernoff(c, log_mgf_upper(make_grid(law, 0.0, piece.c, 0.0), c))
+        negligible = _negligible(law, piece.c)
     else:
         first = tables[piece.ends]
         assert isinstance(first, LineTable)
     links = [tables[piece.ends] for piece in pieces[1:]]
     last = law_for_tilt(steps, 1.0, piece.soft, pieces[-1].barrier)
-    return ChainTable(first, negligible, tuple(link for link in links if not isinstance(link, LineTable)), law, last)
+    return ChainTable(
+        first,
+        negligible,
+        tuple(link for link in links if not isinstance(link, LineTable)),
+        last.most_lost() + law.end_lost(),
+        Path(steps, piece.soft, tuple(p.barrier for p in pieces), piece.c),
+    )
+
+
+def _negligible(law: Law, c: float) -> Chernoff:
+    """Return the Chernoff bound on a first law at c."""
+    points = np.array([c])
+    return Chernoff(points, log_mgf_upper(make_grid(law, 0.0, c, 0.0), points))
 
 
 def _make_table(steps: Composition, piece: Piece, epsilon: float, log_delta: float) -> PieceTable:
     """Return the table for a piece."""
     if piece.below is not None and piece.method == "certain":
-        return CertainTable(piece.soft, piece.below, piece.barrier)
+        return certain_table(steps, piece.soft, piece.below, piece.barrier)
     if piece.below is not None:
         return make_link(steps, piece, epsilon, log_delta)
     law = law_for_tilt(steps, piece.c, piece.soft, piece.barrier)

@@ -84,6 +84,22 @@ class Logs:
             error = counts @ self.error
         return counts @ self.value, error, counts @ np.abs(self.value)
 
+    def product(self, counts: FloatArray, keep_unknown: bool = False) -> Logs:
+        """Return the logarithms of the product of all factors, so many of each, as those of one phase.
+
+        The sum's rounding is added to the error; factors of which nothing is known are covered as in `power`, unless
+        they are to stay unknown.
+        """
+        value, error, size = self.power(counts)
+        if keep_unknown:
+            error = counts @ self.error
+        error = error + ULP * (counts.size + 4) * size
+        return Logs(value[..., None, :], error[..., None, :])
+
+    def joined(self, more: Logs) -> Logs:
+        """Return these phases' logarithms and more phases'."""
+        return Logs(np.concatenate([self.value, more.value], -2), np.concatenate([self.error, more.error], -2))
+
 
 def log_steps(tilted: Tilted, unknown: FloatArray, step: float, nodes: int) -> Logs:
     """Return log of every step's cf at y_k, k < nodes, under each tilt, (T, P, nodes); `unknown` is (T, P)."""
@@ -124,6 +140,14 @@ class GapLogs:
     both: Logs
     ratio: Logs
 
+    def product(self, counts: FloatArray) -> GapLogs:
+        """Return what is needed of all steps together, so many of each phase, as of one phase's."""
+        return GapLogs(self.base.product(counts), self.both.product(counts), self.ratio.product(counts, True))
+
+    def joined(self, more: GapLogs) -> GapLogs:
+        """Return these phases' logarithms and more phases'."""
+        return GapLogs(self.base.joined(more.base), self.both.joined(more.both), self.ratio.joined(more.ratio))
+
 
 def log_gaps(phases: int, bases: list[Group], gaps: list[Group], step: float, nodes: int) -> GapLogs:
     """Return the logarithms for phi of all phases and what is added to some of them, under the same tilt."""
@@ -151,7 +175,7 @@ def gap_cf(steps: Composition, tilt: float, y: FloatArray, logs: GapLogs) -> tup
     """
     gaussian, gaussian_error = (row[0] for row in _gaussian(steps, np.array([tilt]), y))
     counts, rounding = steps.steps, ULP * (steps.phases + 8)
-    powers = []
+    powers: list[tuple[ComplexArray, FloatArray]] = []
     for factors in (logs.base, logs.both):
         total, error, size = factors.power(counts)
         total = total + gaussian

@@ -12,7 +12,7 @@ from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.characteristic import Logs, log_cf, log_steps
 from opacus_edgeworth.inversion.grid import Grid, make_grid
-from opacus_edgeworth.inversion.law import Law, nearer_law
+from opacus_edgeworth.inversion.law import Law, nearer_law, sum_of_masses
 from opacus_edgeworth.inversion.line import (
     Chernoff,
     Line,
@@ -20,6 +20,7 @@ from opacus_edgeworth.inversion.line import (
     last_node,
     log_chernoff,
     log_peak_of,
+    log_peak_of_sampled,
     node_distance,
 )
 from opacus_edgeworth.inversion.quadrature import TiltedSteps, log_mgf_upper, tilted_steps
@@ -47,8 +48,13 @@ FEW_NODES = 400
 class LineTable:
     """Lines through one point, a row for every direction, for any number of steps of these phases.
 
+    Everything is a sum over steps, or a bound that is one: so steps of all phases together are one step of another
+    phase (`product`), and tables of different phases on the same nodes are one table (`joined`).
+
     Args:
-      law: the steps' laws.
+      law: the laws of the phases that the table was chosen for: how those of further ones should end.
+      most_lost: (P,), what delta loses at most by the laws' ends, per step.
+      log_grown: (P,), bounds on log(1 + lost / phi), lost = E_Q[(1 - chi) e^{tL}], of the add direction; 0 without it.
       directions: T of them; the first one's line bounds delta from both sides, the others only from above.
       tilt: (T,), c or 1 - c.
       c, gap, step, y: as in `Line`.
@@ -59,6 +65,8 @@ class LineTable:
     """
 
     law: Law
+    most_lost: FloatArray
+    log_grown: FloatArray
     directions: tuple[Direction, ...]
     tilt: FloatArray
     c: float
@@ -74,14 +82,13 @@ class LineTable:
     def lines(self, steps: Composition) -> list[Line]:
         """Return the lines for these numbers of steps; true for any, sharp for about those that they were made for."""
         gap, c, tilt = self.gap, self.c, self.tilt
-        law = replace(self.law, steps=steps)
-        cut_off = law.cut_off()
+        cut_off, log_share = sum_of_masses(self.most_lost, steps.steps), _log_share(self.log_grown, steps.steps)
         log_peak, log_peak_error = log_peak_of(steps, tilt * (tilt - 1.0), self.log_mgf, self.log_mgf_error)
         log_beyond = compose_bound(steps, self.log_beyond, float(self.y[-1]))
         chernoff = STRIP_ENDS if self.chernoff is None else self.chernoff.bounds(steps)
         cf, error = log_cf(steps, tilt, self.y, self.logs)
         kernel = 1.0 / ((c + 1j * self.y) * (gap + 1j * self.y))
-        lines = []
+        lines: list[Line] = []
         for row, direction in enumerate(self.directions):
             own = cf[row] if direction == "remove" else np.conj(cf[row])  # G(z) = Phi(1 - z), and 1 - z = t - iy
             amplitude = np.exp(own) * (kernel if gap > 0.0 else -kernel)
@@ -103,13 +110,39 @@ class LineTable:
                     float(log_beyond[row]),
                     chernoff if row == 0 or c < 1.0 else (),
                     cut_off,
-                    log_cut_share(law, float(tilt[row]), self.log_mgf[row], self.log_mgf_error[row])
-                    if direction == "add" and gap > 0.0
-                    else math.inf,
+                    log_share if direction == "add" and gap > 0.0 else math.inf,
                     0.0,
                 )
             )
         return lines
+
+    def product(self, counts: FloatArray) -> LineTable:
+        """Return the table of one phase, one step of which is so many steps of each of these."""
+        log_mgf, error = log_peak_of_sampled(counts, self.log_mgf, self.log_mgf_error)
+        return replace(
+            self,
+            most_lost=np.array([sum_of_masses(self.most_lost, counts)]),
+            log_grown=np.array([float(self.log_grown @ counts) * (1.0 + 1e-9)]),
+            log_mgf=log_mgf[:, None],
+            log_mgf_error=error[:, None],
+            logs=self.logs.product(counts),
+            log_beyond=(self.log_beyond @ counts)[:, None],
+            chernoff=None if self.chernoff is None else self.chernoff.product(counts),
+        )
+
+    def joined(self, more: LineTable) -> LineTable:
+        """Return the table of these phases and of more, which is on the same nodes."""
+        chernoff = self.chernoff
+        return replace(
+            self,
+            most_lost=np.append(self.most_lost, more.most_lost),
+            log_grown=np.append(self.log_grown, more.log_grown),
+            log_mgf=np.hstack([self.log_mgf, more.log_mgf]),
+            log_mgf_error=np.hstack([self.log_mgf_error, more.log_mgf_error]),
+            logs=self.logs.joined(more.logs),
+            log_beyond=np.hstack([self.log_beyond, more.log_beyond]),
+            chernoff=None if chernoff is None or more.chernoff is None else chernoff.joined(more.chernoff),
+        )
 
 
 def log_cut_share(law: Law, tilt: float, log_mgf: FloatArray, log_mgf_error: FloatArray) -> float:
@@ -117,8 +150,17 @@ def log_cut_share(law: Law, tilt: float, log_mgf: FloatArray, log_mgf_error: Flo
 
     From K(t) of every phase, (P,), and bounds on its error.
     """
-    lost = law.log_tilted_loss(tilt) - log_mgf + log_mgf_error
-    grown = float(law.steps.steps @ np.logaddexp(0.0, lost))
+    return _log_share(_log_grown(law, tilt, log_mgf, log_mgf_error), law.steps.steps)
+
+
+def _log_grown(law: Law, tilt: float, log_mgf: FloatArray, log_mgf_error: FloatArray) -> FloatArray:
+    """Bound log(1 + lost / phi) of every phase; see `log_cut_share`."""
+    return np.logaddexp(0.0, law.log_tilted_loss(tilt) - log_mgf + log_mgf_error)
+
+
+def _log_share(log_grown: FloatArray, counts: FloatArray) -> float:
+    """Return log of prod (1 + lost / phi)^n - 1; see `log_cut_share`."""
+    grown = float(log_grown @ counts)
     return math.log(math.expm1(grown) + 1e-300) if grown < 600.0 else math.inf
 
 
@@ -187,7 +229,9 @@ def make_lines(
     if tilted.grid.loss.size * (count + 64.0 * math.sqrt(count)) > most_work:
         raise OutOfReachError(f"{count} nodes on {tilted.grid.loss.size} grid points")
     return LineTable(
-        grid.law,
+        tilted.grid.law,
+        tilted.grid.law.most_lost(),
+        _grown_of(tilted, directions, gap),
         directions,
         tilted.tilt,
         c,
@@ -199,6 +243,39 @@ def make_lines(
         log_steps(tilted, wrong, step, count),
         log_beyond,
         chernoff,
+    )
+
+
+def _grown_of(tilted: TiltedSteps, directions: tuple[Direction, ...], gap: float) -> FloatArray:
+    """Return `LineTable.log_grown`."""
+    if "add" not in directions or gap < 0.0:
+        return np.zeros(tilted.grid.steps.phases)
+    row = directions.index("add")
+    return _log_grown(tilted.grid.law, float(tilted.tilt[row]), tilted.log_mgf[row], tilted.log_mgf_error[row])
+
+
+def further_lines(table: LineTable, steps: Composition, law: Law, decaying: bool = True) -> LineTable:
+    """Return the table's lines, on the same nodes, for other phases, whose law this is.
+
+    Every term is computed anew for them, as `make_lines` does; only the choices are the table's. Unless they are to
+    be seen `decaying`, of these phases' functions beyond the last node it is only used that they are at most 1.
+    """
+    reach = float(table.y[-1])
+    grid = make_grid(law, float(table.tilt.min()), float(table.tilt.max()), reach)
+    tilted, wrong = served(tilted_steps(grid, table.tilt), reach, steps.steps)
+    log_beyond = decay_bound(tilted).log_phi(reach) if decaying else np.zeros_like(tilted.log_mgf)
+    if decaying and table.y.size > FEW_NODES:
+        log_beyond = np.minimum(log_beyond, shifted_bound(tilted).log_bound(reach))
+    points = table.chernoff
+    return replace(
+        table,
+        most_lost=law.most_lost(),
+        log_grown=_grown_of(tilted, table.directions, table.gap),
+        log_mgf=tilted.log_mgf,
+        log_mgf_error=tilted.log_mgf_error,
+        logs=log_steps(tilted, wrong, table.step, table.y.size),
+        log_beyond=log_beyond,
+        chernoff=None if points is None else _chernoff(grid, points.c.tolist(), table.directions[0]),
     )
 
 

@@ -13,7 +13,7 @@ from opacus_edgeworth._types import Direction
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition
 from opacus_edgeworth.errors import OutOfReachError
-from opacus_edgeworth.inversion.chain import ChainTable, chain_for_epsilon, router_for_delta, router_for_epsilon
+from opacus_edgeworth.inversion.chain import chain_for_epsilon, router_for_delta, router_for_epsilon
 from opacus_edgeworth.inversion.contour import (
     MAX_WORK,
     LineTable,
@@ -30,26 +30,21 @@ from opacus_edgeworth.inversion.elementary import (
 )
 from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
 from opacus_edgeworth.inversion.grid import Grid, make_grid
+from opacus_edgeworth.inversion.inverting import NARROW, NARROW_CHAIN, Table, by_lines, invert, invert_line
 from opacus_edgeworth.inversion.law import barrier_for, law_for_tilt, softness
-from opacus_edgeworth.inversion.line import Line
+from opacus_edgeworth.inversion.many import MANY, delta_of_many, epsilon_of_many
 from opacus_edgeworth.inversion.root import invert_delta
 from opacus_edgeworth.inversion.route import Router
 from opacus_edgeworth.inversion.saddle import LOG_CUT, SOFT_SHARE, rough_grid, saddle_for_delta
 from opacus_edgeworth.mechanisms import ULP
 
-Table: TypeAlias = LineTable | ChainTable
 Proof: TypeAlias = Callable[[float], Bounds]
 """Bounds on one direction's delta at any epsilon >= 0; sharp near one of them."""
 
-NARROW = 1e-9
-"""Relative width at which no further engine is asked."""
-NARROW_CHAIN = 1e-8
-"""The same for chains, which cost more."""
 LOG_RELATIVE_CUT = 35.0
 """How far below delta the mass that is cut off lies, in log."""
 QUICK_WORK = 3e7
 """Products of nodes and scores up to which a line is tried before a chain; chains of many phases take long, too."""
-NEWTON_STEPS = 6
 CHERNOFF_FACTORS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.5, 4.0)
 """Tilts that are tried for the add direction: (c - 1) epsilon in units of 1 - log(delta)."""
 LARGEST_GAP = 1e15
@@ -77,6 +72,10 @@ def history_delta(steps: Composition, epsilon: float) -> Bounds:
     quick = nearly_noiseless_delta(steps, epsilon, "remove").larger(nearly_noiseless_delta(steps, epsilon, "add"))
     if quick.relative_width <= NARROW:
         return quick
+    if steps.phases > MANY and epsilon > 0.0:
+        found = delta_of_many(steps, epsilon, history_delta, history_epsilon_and_table)
+        if found is not None:
+            return found
     grid, known = grid_or_none(steps), Bounds(0.0, 1.0)
     if grid is not None:
         with suppress(OutOfReachError):  # each direction by itself follows
@@ -124,6 +123,10 @@ def history_direction_delta(
 
 def history_epsilon(steps: Composition, delta: float) -> Bounds:
     """Return bounds on epsilon at delta in [0, 1]; the larger of the two directions."""
+    if steps.phases > MANY and steps.log_hidden == 0.0 and 0.0 < delta < 1.0:
+        found = epsilon_of_many(steps, delta, history_epsilon_and_table)
+        if found is not None:
+            return found
     return history_epsilon_and_table(steps, delta, [])
 
 
@@ -143,7 +146,7 @@ def history_epsilon_and_table(steps: Composition, delta: float, keep: list[Table
         with suppress(OutOfReachError):  # each direction by itself follows
             c, start = saddle_for_delta(grid, delta, "remove")
             table = make_lines(grid, c, ("remove", "add"), start, quick_work(steps))
-            known, enough = _by_lines(table, steps, delta, start)
+            known, enough = by_lines(table, steps, delta, start)
             if enough:
                 keep.append(table)
                 return known
@@ -163,19 +166,12 @@ def epsilon_by_table(table: Table, steps: Composition, delta: float, start: floa
     `start` is a first guess.
     """
     if isinstance(table, LineTable):
-        known, enough = _by_lines(table, steps, delta, start)
+        known, enough = by_lines(table, steps, delta, start)
         return known if enough else None
-    known = _invert(table.chain(steps).delta, steps, delta, "remove", start, 1.0 / max(start, 1e-12))
+    known = invert(table.chain(steps).delta, steps, delta, "remove", start, 1.0 / max(start, 1e-12))
     if known.relative_width <= NARROW_CHAIN and add_direction_delta(steps, known.upper, delta).upper <= delta:
         return known
     return None
-
-
-def _by_lines(table: LineTable, steps: Composition, delta: float, start: float) -> tuple[Bounds, bool]:
-    """Return bounds on the remove direction's epsilon by lines for both, and whether they are narrow and larger."""
-    line, add = table.lines(steps)
-    known = _invert_line(line, steps, delta, "remove", start)
-    return known, known.relative_width <= NARROW and add.delta(known.upper).upper <= delta
 
 
 def quick_work(steps: Composition) -> float:
@@ -334,7 +330,7 @@ def direction_epsilon(
         with suppress(OutOfReachError):  # what is known must do
             c, start = saddle_for_delta(grid, delta, direction)
             line = make_lines(grid, c, (direction,), start).lines(steps)[0]
-            bounds = bounds.intersect(_invert_line(line, steps, delta, direction, start))
+            bounds = bounds.intersect(invert_line(line, steps, delta, direction, start))
     return bounds
 
 
@@ -351,7 +347,7 @@ def _chain_epsilon(steps: Composition, delta: float, start: float, known: Bounds
                 chain = table.chain(steps)
                 if guess < delta and chain.delta(guess).upper + math.expm1(min(guess, 1.0)) * (1.0 + 1e-12) <= delta:
                     return Bounds(0.0, 0.0)  # since delta(0) is at most that
-                known = known.intersect(_invert(chain.delta, steps, delta, "remove", guess, 1.0 / guess))
+                known = known.intersect(invert(chain.delta, steps, delta, "remove", guess, 1.0 / guess))
                 if known.relative_width <= (NARROW if attempt == 0 else NARROW_CHAIN) or known.upper < delta:
                     keep.append(table)
                     break
@@ -359,36 +355,3 @@ def _chain_epsilon(steps: Composition, delta: float, start: float, known: Bounds
             guess = known.upper if attempt % 2 == 0 else 0.5 * (known.lower + known.upper)
             router = Router(steps, math.log(delta), guess, fine=True)
     return known
-
-
-def _invert_line(line: Line, steps: Composition, delta: float, direction: Direction, start: float) -> Bounds:
-    """Invert a line's delta, from where its unproved value says."""
-    slope = -line.gap
-    for _ in range(NEWTON_STEPS):
-        log_delta, derivative = line.estimate(start)
-        if not (math.isfinite(log_delta) and derivative < 0.0):
-            break
-        move, slope = (math.log(delta) - log_delta) / derivative, derivative
-        if not 0.0 < start + move < 2.0 * start:
-            break
-        start += move
-        if abs(move) < 1e-13 * start:
-            break
-    return _invert(line.delta, steps, delta, direction, start, -slope)
-
-
-def _invert(
-    delta_at: Callable[[float], Bounds],
-    steps: Composition,
-    delta: float,
-    direction: Direction,
-    start: float,
-    slope: float,
-) -> Bounds:
-    """Invert one engine's delta, exact 0 beyond the add direction's limit included."""
-    limit = steps.add_direction_limit() if direction == "add" else math.inf
-
-    def at(epsilon: float) -> Bounds:
-        return Bounds(0.0, 0.0) if epsilon >= limit else delta_at(epsilon)
-
-    return invert_delta(at, delta, min(max(start, 0.0), limit), slope)

@@ -14,6 +14,7 @@ Gaussian tail withstands every tilt.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,7 +81,11 @@ class Law:
         Since (1 - e^{eps - S})_+ <= 1 under the first law of the direction's pair, that is at most the sum over all
         steps of E_P[1 - chi] or E_Q[1 - chi].
         """
-        return float(self.steps.steps @ np.maximum(*self.mass_lost())) * (1.0 + 1e-9) + self.spill()
+        return sum_of_masses(self.most_lost(), self.steps.steps)
+
+    def most_lost(self) -> FloatArray:
+        """Return each phase's part of `cut_off` for one step, (P,)."""
+        return np.maximum(*self.mass_lost()) + self.end_lost()
 
     def log_tilted_loss(self, tilt: float) -> FloatArray:
         """Return a bound on log E_Q[(1 - chi) e^{tL}], t < 0, of a law without lower barrier, its end included, (P,).
@@ -94,7 +99,7 @@ class Law:
 
     def spill(self) -> float:
         """Return a bound on what the end alone takes from delta."""
-        return float(self.steps.steps @ self.end_lost()) * (1.0 + 1e-9) + 1e-300
+        return sum_of_masses(self.end_lost(), self.steps.steps)
 
     def log_chi(self, score: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return log chi and a bound on its error at scores (P, J), multiples of a coarse power of two.
@@ -114,6 +119,11 @@ class Law:
         return log_near + np.log1p(-share), ULP * error / (1.0 - share)
 
 
+def sum_of_masses(masses: FloatArray, counts: FloatArray) -> float:
+    """Return a bound on the sum of masses of one step of each phase, (P,), over all steps."""
+    return float(masses @ counts) * (1.0 + 1e-9) + 1e-300
+
+
 def barrier_for(steps: Composition, log_cut: float, soft: FloatArray) -> FloatArray:
     """Return barriers (P, 1) of widths (P, 1) that take about the mass e^log_cut from all steps together."""
     s, q = steps.noise_multiplier[:, None], steps.sample_rate[:, None]
@@ -126,6 +136,37 @@ def barrier_for(steps: Composition, log_cut: float, soft: FloatArray) -> FloatAr
 def exact(score: FloatArray) -> FloatArray:
     """Return scores rounded up to multiples of 1/1024."""
     return np.ceil(1024.0 * score) / 1024.0
+
+
+def barriers_like(
+    known: Composition, soft: FloatArray, barriers: Sequence[FloatArray], steps: Composition
+) -> tuple[FloatArray, list[FloatArray]]:
+    """Return widths and barriers for further phases, like those of the phases most like them.
+
+    They lie at equal losses, in the same order, equal or at least their width apart. Any choice gives true bounds.
+
+    Args:
+      known: phases with barriers.
+      soft: (P, 1), their widths.
+      barriers: from the first to the last one, (P, 1) each.
+      steps: the further phases.
+    """
+    s, q = steps.noise_multiplier[:, None], steps.sample_rate[:, None]
+    apart = np.abs(np.log(s / known.noise_multiplier)) + np.abs(np.log(q / known.sample_rate))
+    near = np.argmin(apart, axis=1)
+    s_near, q_near = known.noise_multiplier[near][:, None], known.sample_rate[near][:, None]
+    own = np.exp2(np.floor(np.log2(np.minimum(SOFTEST, soft[near] * np.minimum(1.0, s / s_near)))))
+    found: list[FloatArray] = []
+    for i, barrier in enumerate(barriers):
+        w = barrier[near] / s_near - 0.5 / s_near**2
+        capped = np.log1p(np.expm1(np.clip(w, 0.0, 30.0)) * (q_near / q))  # where q (e^w - 1) is the same
+        w = np.where(w <= 0.0, w, np.where(w < 30.0, capped, w + np.log(q_near / q)))
+        mine = exact(s * w + 0.5 / s)
+        if i > 0:
+            same = barrier[near] == barriers[i - 1][near]
+            mine = np.where(same, found[-1], np.maximum(mine, exact(found[-1] + own)))
+        found.append(mine)
+    return own, found
 
 
 def softness(steps: Composition, share: float) -> FloatArray:

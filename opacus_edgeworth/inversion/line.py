@@ -148,11 +148,23 @@ class Chernoff:
         """Return (c', upper bound on G(c')) for c' = 1 and all points."""
         return ((1.0, 0.0), *zip(self.c.tolist(), compose_upper(steps, self.log_mgf, self.c).tolist(), strict=True))
 
+    def product(self, counts: FloatArray) -> Chernoff:
+        """Return the bounds for all steps together, so many of each phase, as for one phase."""
+        return Chernoff(self.c, upper_sum(self.log_mgf, counts)[:, None])
+
+    def joined(self, more: Chernoff) -> Chernoff:
+        """Return the bounds for these phases and for more, at the same points."""
+        return Chernoff(self.c, np.hstack([self.log_mgf, more.log_mgf]))
+
 
 def compose_upper(steps: Composition, log_mgf: FloatArray, c: FloatArray) -> FloatArray:
     """Return upper bounds on G at c (C,) from those on K of each phase, (C, P)."""
-    total = log_mgf @ steps.steps + ULP * (steps.phases + 4) * (np.abs(log_mgf) @ steps.steps)
-    return total + 0.5 * steps.gaussian * c * (c - 1.0) * (1.0 + 8.0 * ULP)
+    return upper_sum(log_mgf, steps.steps) + 0.5 * steps.gaussian * c * (c - 1.0) * (1.0 + 8.0 * ULP)
+
+
+def upper_sum(values: FloatArray, counts: FloatArray) -> FloatArray:
+    """Return upper bounds on the sums of n times the values over the phases, the last axis."""
+    return values @ counts + ULP * (counts.size + 4) * (np.abs(values) @ counts)
 
 
 def log_peak_of(
@@ -162,9 +174,16 @@ def log_peak_of(
 
     From K(t) of every phase, (..., P), with bounds on its error; `product` is t (t - 1).
     """
-    counts, gaussian = steps.steps, 0.5 * steps.gaussian * np.asarray(product)
-    error = 8.0 * ULP * np.abs(gaussian) + log_mgf_error @ counts
-    return gaussian + log_mgf @ counts, error + ULP * (counts.size + 4) * (np.abs(log_mgf) @ counts)
+    gaussian = 0.5 * steps.gaussian * np.asarray(product)
+    sampled, error = log_peak_of_sampled(steps.steps, log_mgf, log_mgf_error)
+    return gaussian + sampled, 8.0 * ULP * np.abs(gaussian) + error
+
+
+def log_peak_of_sampled(
+    counts: FloatArray, log_mgf: FloatArray, log_mgf_error: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return what `log_peak_of` does, for so many steps of each phase and no unsampled ones."""
+    return log_mgf @ counts, log_mgf_error @ counts + ULP * (counts.size + 4) * (np.abs(log_mgf) @ counts)
 
 
 def log_chernoff(c: float, log_mgf: float, epsilon: float) -> float:

@@ -2,38 +2,68 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from opacus_edgeworth._types import FloatArray
 from opacus_edgeworth.bounds import Bounds
-from opacus_edgeworth.composition import Composition
-from opacus_edgeworth.inversion.engines import (
-    Table,
-    epsilon_by_table,
-    history_epsilon,
-    history_epsilon_and_table,
-)
+from opacus_edgeworth.composition import Composition, compose
+from opacus_edgeworth.errors import InvalidParameterError, OutOfReachError
+from opacus_edgeworth.inversion.engines import epsilon_by_table, history_epsilon, history_epsilon_and_table
+from opacus_edgeworth.inversion.inverting import Table
+from opacus_edgeworth.inversion.many import Plan, Terms, gaussian_like, plan_for
 
 MAX_TABLES = 4
-"""How many tables are kept, those of the last questions."""
+"""How many tables are kept, and how many runs, those of the last questions."""
+FEW_ENTRIES = 2
+"""Up to so many entries of a history, tables are made for its phases."""
+LEVEL = 4.0
+"""By which factor mu^2 (see `many.gaussian_like`) may grow before another plan is made."""
+BLOCKS, MOST_STEPS, LARGEST_FALL = 16, 2**40, -0.7
+"""Phases of a history's future, their steps, and how far, in log, noise may fall in it."""
+
+Entry: TypeAlias = tuple[float, float, int]
 
 
 class Memory:
-    """Tables for about the numbers of steps that were asked for last.
+    """Tables for about the history that was asked for last.
 
-    Tables are made for numbers of steps of two significant bits, and they serve all that are rounded to those. So
-    the answer depends on the question alone, not on what was asked before.
+    *A few phases*: tables are made for numbers of steps of two significant bits, and they serve all that are rounded to
+    those. So the answer depends on the question alone, not on what was asked before.
+
+    *A schedule* has a phase for every step: its terms are added up as it goes on (`Run`). The last digits, about 1e-12
+    of epsilon, may depend on what was asked before, since sums are rounded differently; both answers are proved.
     """
 
-    __slots__ = ("_tables",)
+    __slots__ = ("_runs", "_tables")
 
     def __init__(self) -> None:
         self._tables: dict[tuple[bytes, ...], tuple[Table | None, float]] = {}
+        self._runs: dict[float, Run] = {}
 
-    def epsilon(self, steps: Composition, delta: float) -> Bounds:
-        """Return bounds on epsilon at delta in [0, 1]; the larger of the two directions."""
+    def epsilon(self, history: Iterable[Any], delta: float) -> Bounds:
+        """Return bounds on epsilon at delta in [0, 1] of a history; the larger of the two directions.
+
+        Raises:
+          InvalidParameterError: see `composition.parse_history`.
+        """
+        entries = list(history)
+        if len(entries) > FEW_ENTRIES and 0.0 < delta < 1.0:
+            with suppress(OutOfReachError):  # all phases at once follow
+                run = continued(self._runs.get(delta), entries, delta)
+                if run is not None:
+                    others = [(key, value) for key, value in self._runs.items() if key != delta]
+                    self._runs = dict([*others[1 - MAX_TABLES :], (delta, run)])  # replaced: others may be reading
+                    return run.bounds
+        return self._of_phases(compose(entries), delta)
+
+    def _of_phases(self, steps: Composition, delta: float) -> Bounds:
+        """Return bounds by a table for about the numbers of steps."""
         if not (steps.phases and steps.log_hidden == 0.0 and 0.0 < delta < 1.0):
             return history_epsilon(steps, delta)
         about = replace(steps, steps=_rounded(steps.steps), gaussian=float(_rounded(np.array([steps.gaussian]))[0]))
@@ -49,6 +79,185 @@ class Memory:
         table, start = entry
         known = None if table is None else epsilon_by_table(table, steps, delta, start)
         return history_epsilon(steps, delta) if known is None else known
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A history of which all terms are known, and what more steps need; never altered.
+
+    Args:
+      plan: where the lines are: chosen when mu^2 reached a power of LEVEL, `level`, for a history that goes on to the
+        next one.
+      past: the history.
+      done: the terms of all its entries but the last, as of one step of one phase; None if they have none.
+      last: the terms of one step of the last entry; None if it has none.
+      unsampled: steps / noise_multiplier^2 of the entries before the last whose steps sample every example.
+      mu_squared: about that of the entries before the last.
+      bounds: on epsilon.
+    """
+
+    plan: Plan
+    level: int
+    past: list[Entry]
+    done: Terms | None
+    last: Terms | None
+    unsampled: tuple[float, ...]
+    mu_squared: float
+    bounds: Bounds
+
+    def holds(self, entries: list[Any]) -> bool:
+        """Whether a history is this one up to the number of steps in its last entry, with or without more entries."""
+        known = len(self.past)
+        try:
+            same = len(entries) >= known and entries[: known - 1] == self.past[:-1]
+        except (TypeError, ValueError, RuntimeError):  # arrays do not say whether they are equal
+            return False
+        return same and _plain(entries[known - 1 :]) and entries[known - 1][:2] == self.past[-1][:2]
+
+
+def continued(run: Run | None, entries: list[Any], delta: float) -> Run | None:
+    """Return the run of a history, made from another one of which it is the continuation, or new.
+
+    None if its epsilon is not found to be narrow by such means, or an entry is no triple of plain numbers in their
+    ranges.
+
+    Raises:
+      OutOfReachError: a grid would be too large.
+    """
+    holds = run is not None and run.holds(entries)
+    if not holds:
+        entries = [tuple(entry) if type(entry) is list else entry for entry in entries]  # type: ignore[arg-type]
+    with suppress(InvalidParameterError):  # who composes all of it says where
+        failed = None
+        if run is not None and (holds or run.holds(entries)):
+            further = _add_up(run, entries[len(run.past) - 1 :], delta)
+            if further is not None:
+                return further
+            failed = run.level
+        return _begin(entries, delta, failed) if _plain(entries) else None
+    return None
+
+
+def _add_up(run: Run, fresh: list[Entry], delta: float) -> Run | None:
+    """Return the run with further entries, the first of which replaces its last one; None if it needs another plan."""
+    first, between, end = compose(fresh[:1]), compose(fresh[1:-1]), compose(fresh[-1:])
+    if min(first.log_hidden, between.log_hidden, end.log_hidden) < 0.0:
+        return None
+    done, last, unsampled, mu_squared = run.done, run.last, run.unsampled, run.mu_squared
+    if len(fresh) > 1:
+        done = _joined(done, last, first.steps)
+        if between.phases:
+            done = _joined(done, run.plan.product(between), np.ones(1))
+        last = _last_terms(run.plan, fresh[-1])
+        unsampled = (*unsampled, *_unsampled(fresh[:-1]))
+        mu_squared += _mu_squared(first) + _mu_squared(between)
+    if _level(mu_squared + _mu_squared(end)) != run.level:
+        return None
+    return _proved(
+        Run(run.plan, run.level, run.past[:-1] + fresh, done, last, unsampled, mu_squared, run.bounds), end, delta
+    )
+
+
+def _begin(entries: list[Entry], delta: float, failed: int | None) -> Run | None:
+    """Return the run of a history, from its first step on; `failed` is a level whose plan did not do."""
+    steps, before, end = compose(entries), compose(entries[:-1]), compose(entries[-1:])
+    if steps.log_hidden < 0.0 or not before.phases:
+        return None
+    sums = np.cumsum([_mu_squared(compose([entry])) for entry in entries])
+    level = _level(float(sums[-1]))
+    reached = int(np.argmax(sums >= LEVEL**level))
+    known = len(entries)
+    # a level's first plan serves all of it if the noise goes on as it did; then one for what is left; then one for now
+    ways = [(known, False)] if level == failed else [(reached + 1, True), (known, True), (known, False)]
+    for first, whole in ways:
+        about = entries[:first]
+        if whole:
+            end_of_plan = (
+                LEVEL ** (level + 1) if first == reached + 1 else min(1.5 * float(sums[-1]), LEVEL ** (level + 1))
+            )
+            about = about + _future(about, max(end_of_plan - float(sums[first - 1]), 0.0))
+        plan = plan_for(compose(about), delta, history_epsilon_and_table)
+        if plan is None or not plan.suits(steps, delta):
+            continue
+        done, last = plan.product(before), _last_terms(plan, entries[-1])
+        unsampled = _unsampled(entries[:-1])
+        run = Run(plan, level, entries, done, last, unsampled, float(sums[-2]), Bounds(0.0, plan.epsilon))
+        found = _proved(run, end, delta)
+        if found is not None:
+            return found
+    return None
+
+
+def _future(entries: list[Entry], mu_squared: float) -> list[Entry]:
+    """Return how a history may go on until it has so much more mu^2: its noise falling as it did, if it did.
+
+    Lines for a longer history serve a shorter one, but not the other way round: they lie too near where the generating
+    function takes off when the noise has fallen.
+    """
+    s, q, _ = entries[-1]
+    half = entries[len(entries) // 2 :]
+    count = sum(n for _, _, n in half)
+    if not (s > 0.0 and q > 0.0 and half[0][0] > 0.0 and mu_squared > 0.0):
+        return []
+    fall = min(math.log(s / half[0][0]) / max(count, 1), 0.0)
+    block, future = 1, []
+    while block < MOST_STEPS:
+        noise = [s * math.exp(max(fall * block * (i + 0.5), LARGEST_FALL)) for i in range(BLOCKS)]
+        future = [(value, q, block) for value in noise]
+        if _mu_squared(compose(future)) >= mu_squared:
+            break
+        block *= 2
+    return future
+
+
+def _proved(run: Run, end: Composition, delta: float) -> Run | None:
+    """Return the run with its bounds, if these are narrow; `end` is its last entry."""
+    terms, counts = run.done, np.ones(1)
+    if terms is None:
+        return None
+    if run.last is not None and end.phases:
+        terms, counts = terms.joined(run.last), np.append(counts, end.steps)
+    gaussian = math.fsum((*run.unsampled, end.gaussian))
+    bounds = terms.epsilon(counts, gaussian, delta, run.bounds.upper)
+    return None if bounds is None else replace(run, bounds=bounds)
+
+
+def _last_terms(plan: Plan, entry: Entry) -> Terms | None:
+    """Return the terms of one step of an entry; None if it has none."""
+    one = compose([(*entry[:2], 1)])
+    return plan.terms(one, decaying=False) if one.phases else None
+
+
+def _unsampled(entries: list[Entry]) -> tuple[float, ...]:
+    """Return steps / noise_multiplier^2 of the entries whose steps sample every example."""
+    return tuple(n / s / s for s, q, n in entries if q == 1.0)
+
+
+def _joined(done: Terms | None, more: Terms | None, counts: FloatArray) -> Terms | None:
+    """Return the terms of both, as of one step of one phase, with so many steps of the second."""
+    if more is None or not counts.size:
+        return done
+    if done is None:
+        return more.product(counts)
+    return done.joined(more).product(np.append(1.0, counts))
+
+
+def _mu_squared(step: Composition) -> float:
+    """Return about mu^2 of steps."""
+    return float(gaussian_like(step).sum()) + step.gaussian
+
+
+def _level(mu_squared: float) -> int:
+    """Return the greatest k with LEVEL^k <= mu^2."""
+    return math.floor(math.log(max(mu_squared, 1e-280)) / math.log(LEVEL))
+
+
+def _plain(entries: list[Any]) -> bool:
+    """Whether all entries are triples of plain numbers, which cannot change."""
+    return all(
+        type(entry) is tuple and len(entry) == 3 and all(type(number) in (float, int) for number in entry)
+        for entry in entries
+    )
 
 
 def _rounded(numbers: FloatArray) -> FloatArray:
