@@ -26,6 +26,7 @@ from opacus_edgeworth.finetune.encoding import Inputs
 from opacus_edgeworth.finetune.gradients import Mode
 from opacus_edgeworth.finetune.randomness import Randomness
 from opacus_edgeworth.finetune.settings import FinetuneSettings
+from opacus_edgeworth.sampling import exact_sampling
 
 Record = dict[str, float | int]  # of one step
 History = list[tuple[float, float, int]]
@@ -126,7 +127,7 @@ def _make_private(run: Training) -> _Private:
     accountant = cast(EdgeworthAccountant, engine.accountant)
     private.expected_batch_size = plan.expected_batch_size  # pyright: ignore[reportAttributeAccessIssue]
     private.attach_step_hook(accountant.get_optimizer_hook_fn(sample_rate=plan.sample_rate))
-    return _Private(model, private, criterion, batches, accountant)
+    return _Private(model, private, criterion, exact_sampling(batches), accountant)
 
 
 def _groups(run: Training) -> list[dict[str, Any]]:

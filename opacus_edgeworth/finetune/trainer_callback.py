@@ -14,8 +14,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from opacus_edgeworth._validate import as_delta, as_epsilon
 from opacus_edgeworth.accountant import EdgeworthAccountant
 from opacus_edgeworth.bounds import Bounds
+from opacus_edgeworth.checking.loaders import sampling_of
 from opacus_edgeworth.curve import PrivacyCurve
 from opacus_edgeworth.errors import InvalidParameterError
+from opacus_edgeworth.sampling import PoissonSampler
 
 
 class EdgeworthCallback(TrainerCallback):
@@ -152,13 +154,14 @@ class EdgeworthCallback(TrainerCallback):
         sampler = loader.batch_sampler
         if isinstance(sampler, BatchSplittingSampler):
             sampler = sampler.sampler
-        if isinstance(sampler, UniformWithReplacementSampler):
+        if isinstance(sampler, (PoissonSampler, UniformWithReplacementSampler)):
             if self.without_amplification:
                 raise InvalidParameterError(
                     "without_amplification=True is for shuffled batches, in which each example comes once an epoch;"
                     " these are Poisson batches: leave it out"
                 )
-            return float(sampler.sample_rate)
+            drawn = sampling_of(loader).drawn_rate  # Opacus's sampler draws a little more often than it says
+            return float(sampler.sample_rate) if drawn is None else drawn
         once = isinstance(sampler, BatchSampler) and (
             isinstance(sampler.sampler, SequentialSampler)
             or (isinstance(sampler.sampler, RandomSampler) and not sampler.sampler.replacement)
