@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ import torch.distributed as dist
 from opacus import PrivacyEngine
 from opacus.data_loader import DPDataLoader
 from opacus.distributed import DifferentiallyPrivateDistributedDataParallel
-from opacus.utils.uniform_sampler import DistributedUniformWithReplacementSampler
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import opacus_edgeworth as ew
+from opacus_edgeworth.sampling import exact_sampling
 
 KINDS: dict[str, dict[str, Any]] = {
     "flat": {},
@@ -38,19 +38,6 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 # --8<-- [start:loader]
-class EveryStepSampler(DistributedUniformWithReplacementSampler):
-    """Opacus's sampler, but a process whose part of a batch is empty takes the step all the same.
-
-    Draws are compared in double precision: in single, an example would be drawn up to 2^-24 too often.
-    """
-
-    def __iter__(self) -> Generator[Any, None, None]:
-        part = torch.arange(self.rank, self.total_size, self.num_replicas)
-        for _ in range(self.num_batches):
-            drawn = torch.rand(len(part), dtype=torch.float64, generator=self.generator) < self.sample_rate
-            yield part[drawn].tolist()
-
-
 def private_loader(data: Dataset[Any], batch_size: int) -> DataLoader[Any]:
     """Return a loader for make_private; batch_size is expected in all processes together.
 
@@ -62,23 +49,10 @@ def private_loader(data: Dataset[Any], batch_size: int) -> DataLoader[Any]:
 
 
 def every_step(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """Return the loader that make_private made, with a sampler that leaves no step out."""
+    """Return the loader that make_private made, with a sampler that leaves no step out, and draws at the very rate."""
     if not isinstance(loader, DPDataLoader) or not loader.distributed:
         raise TypeError("make_private was not given a model wrapped for several processes, or poisson_sampling=False")
-    sampler = EveryStepSampler(
-        total_size=len(loader.dataset),  # type: ignore[arg-type]
-        sample_rate=loader.sample_rate,
-        steps=len(loader),
-        generator=loader.generator,
-    )
-    return DataLoader(
-        loader.dataset,
-        batch_sampler=sampler,
-        collate_fn=loader.collate_fn,
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-        generator=loader.generator,
-    )
+    return exact_sampling(loader)
 
 
 # --8<-- [end:loader]

@@ -22,6 +22,8 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
+from opacus_edgeworth.sampling import PoissonSampler
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))  # a folder of programs, not a package
 example = importlib.import_module("train_distributed")
 
@@ -169,7 +171,7 @@ def places_trained_on(private: tuple[Any, Any, Any]) -> list[list[int]]:
 def part_of(loader: Any) -> list[int]:
     """Return the examples that this process draws from, in its order."""
     order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
-    own = isinstance(loader.batch_sampler, example.EveryStepSampler)
+    own = isinstance(loader.batch_sampler, PoissonSampler)
     return (torch.arange(200) if own else order)[dist.get_rank() :: dist.get_world_size()].tolist()
 
 
