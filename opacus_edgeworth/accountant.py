@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from opacus.accountants import IAccountant, registry
 from opacus.optimizers import DPOptimizer
@@ -21,6 +21,7 @@ from opacus_edgeworth.inversion.memory import Memory
 from opacus_edgeworth.states import MECHANISM, phases_in, phases_of, state_of
 
 Method = Literal["certified", "aea", "eei", "tilted"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 _RECORDING = threading.RLock()
 """Held while a history changes, so that no step of two threads is lost. Of all accountants, which can be copied so; and
@@ -89,16 +90,16 @@ class EdgeworthAccountant(IAccountant):
             method or order.
         """
         history = self.history  # Opacus may swap the list: what is remembered is known by the numbers in it
+        if not isinstance(method, str) or method not in METHODS:
+            raise InvalidParameterError(f"method={shown(method)} must be one of {', '.join(METHODS)}")
         if as_adjacency(adjacency) != "add_or_remove":
             if method != "certified":
                 raise InvalidParameterError(f'method={method!r} knows adjacency="add_or_remove" alone; use "certified"')
             return PrivacyCurve(history, adjacency=adjacency).epsilon(delta).upper
-        if isinstance(method, str) and method == "certified":
+        if method == "certified":
             return self._memory.epsilon(history, as_delta(delta)).upper
         if method == "eei":
             return EdgeworthApproximation(history).interval(delta).upper
-        if not isinstance(method, str) or method not in ("aea", "tilted"):
-            raise InvalidParameterError(f'method={shown(method)} must be "certified", "aea", "eei" or "tilted"')
         warnings.warn(
             f'method="{method}" is an estimate, no bound: the epsilon spent may be larger; method="certified" is one',
             EstimateWarning,
