@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
-from opacus.accountants import IAccountant, registry
+from opacus.accountants import IAccountant
 from opacus.optimizers import DPOptimizer
 
 from opacus_edgeworth._types import Adjacency
@@ -18,6 +18,7 @@ from opacus_edgeworth.edgeworth.approximation import EdgeworthApproximation
 from opacus_edgeworth.edgeworth.tilted import TiltedEdgeworth
 from opacus_edgeworth.errors import EstimateWarning, InvalidParameterError, UnsoundTrainingWarning
 from opacus_edgeworth.inversion.memory import Memory
+from opacus_edgeworth.registration import make_known
 from opacus_edgeworth.states import MECHANISM, phases_in, phases_of, state_of
 
 Method = Literal["certified", "aea", "eei", "tilted"]
@@ -184,8 +185,7 @@ class EdgeworthAccountant(IAccountant):
 
 def register() -> None:
     """Make `accountant="edgeworth"` known to Opacus; again and again without effect."""
-    if registry._ACCOUNTANTS.get(MECHANISM) is not EdgeworthAccountant:
-        registry.register_accountant(MECHANISM, EdgeworthAccountant, force=True)
+    make_known(MECHANISM, EdgeworthAccountant)
 
 
 register()

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import opacus_edgeworth  # noqa: F401 -- before Opacus's `create_accountant` is imported, which matters for Opacus 1.5
+
 DATA = Path(__file__).parent / "data"
 
 
