@@ -72,6 +72,8 @@ def _difference(scale: float, a: float, gap: float, gap_error: float, shift_erro
     """
     b = a + gap
     position_error = 8.0 * ULP * (abs(a) + abs(b) + gap) + gap_error * gap
+    if a - position_error - shift_error > 40.0:  # Phi(-40) is less than any double; a^2 may be more than any
+        return Bounds(0.0, 5e-324)
     if a < -8.0:
         log_second = 0.5 * gap * (b + a) + float(log_ndtr(-b))
         second = math.exp(min(log_second, 0.0))
@@ -86,6 +88,10 @@ def _difference(scale: float, a: float, gap: float, gap_error: float, shift_erro
         error += position_error * (2.0 + abs(a) * mills_a + abs(b) * mills_b)
         error += (mills_a - mills_b) * 4.0 * ULP * (4.0 + a * a)
         value, error = density * (mills_a - mills_b), density * error
+    if not math.isfinite(
+        value + error
+    ):  # epsilon of 1e200, say, where all that is known is that it is a share of scale
+        return Bounds(0.0, min(scale * (1.0 + 4.0 * ULP) + 5e-324, 1.0))
     upper = scale * (value + error) * (1.0 + 4.0 * ULP) + 5e-324
     lower = scale * (value - error) * (1.0 - 4.0 * ULP) - 5e-324
     return Bounds(min(max(lower, 0.0), 1.0), min(max(upper, 5e-324), 1.0))

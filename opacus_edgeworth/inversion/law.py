@@ -22,8 +22,11 @@ from scipy.special import log_ndtr, ndtr
 
 from opacus_edgeworth._types import FloatArray, IntArray
 from opacus_edgeworth.composition import Composition
+from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.mechanisms import ULP, privacy_loss, score_at_loss
 
+MOST_POINTS = 2**24
+"""At which the end of a law is looked for."""
 SOFTEST = 0.25
 """Largest width of a barrier in u."""
 FARTHEST = 16.0
@@ -187,12 +190,18 @@ def law_for_tilt(
       soft: (P, 1), W, as `softness` returns it.
       barrier: (P, 1), U, as `exact` returns it.
       below: (P, 1), B, likewise, at least W below.
+
+    Raises:
+      OutOfReachError: there is so little noise that the way there is too long.
     """
     farthest = barrier + FARTHEST * soft
     law = Law(steps, barrier, below, farthest, soft)
     first = math.floor((float(barrier.min()) if below is None else float(below.min())) - 10.0)
     lookout = float(soft.min())
-    later = first + lookout * np.arange(math.ceil((float(farthest.max()) - first) / lookout) + 1)
+    points = math.ceil(min((float(farthest.max()) - first) / lookout, 1e300)) + 1
+    if points * steps.phases > MOST_POINTS:
+        raise OutOfReachError(f"{points:g} points on the way to the law's end")
+    later = first + lookout * np.arange(points)
     exponent = tilt * privacy_loss(later, steps.noise_multiplier[:, None], steps.sample_rate[:, None])
     exponent += law.log_chi(later)[0] - 0.5 * later * later
     beyond = (later >= barrier) & (later <= farthest)
