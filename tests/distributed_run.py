@@ -22,6 +22,7 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
+import opacus_edgeworth as ew
 from opacus_edgeworth.sampling import PoissonSampler
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))  # a folder of programs, not a package
@@ -261,9 +262,36 @@ def accelerated(folder: Path) -> dict[str, Any]:
     return {**result, "steps": sum(1 for _ in prepared)}
 
 
+def checked(folder: Path) -> dict[str, Any]:
+    """Check training loops: the example's, and those with the mistakes of Opacus's sampler and of its users."""
+    example_made = example.make_private(
+        PrivacyEngine(accountant="edgeworth"), network(), examples(2000), batch_size=100, noise_multiplier=NOISE
+    )
+    unwrapped = network()
+    alone = ew.PrivacyEngine(on_mistake="ignore").make_private(
+        module=unwrapped, optimizer=torch.optim.SGD(unwrapped.parameters(), lr=0.1), noise_multiplier=NOISE,
+        data_loader=DataLoader(examples(2000), batch_size=100), max_grad_norm=1.0,
+    )  # fmt: skip
+    loops = {
+        "example": example_made,
+        "few in each part": opacus_private(200, 4),
+        "one seed": opacus_private(2000, 100, generator=torch.Generator().manual_seed(0)),
+        "each for itself": alone,
+    }
+    results = {name: ew.check(made, delta=1e-4) for name, made in loops.items()}
+    return {
+        name: {
+            "findings": {finding.name: finding.epsilon for finding in result.findings},
+            "reported": result.reported_epsilon,
+            "epsilon": result.epsilon,
+        }
+        for name, result in results.items()
+    }
+
+
 SCENES = (
     all_kinds, few_examples, exact_gradients, noise_alone, sampling, same_seed, pieces, go_on, wrapped_otherwise,
-    accelerated,
+    accelerated, checked,
 )  # fmt: skip
 
 

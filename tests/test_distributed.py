@@ -354,3 +354,18 @@ def test_the_page_sweeps_in_parallel(tmp_path: Path):
         ew.calibrate_noise_multiplier(target_epsilon=epsilon, target_delta=1e-5, sample_rate=0.01, epochs=10)
         for epsilon in (1, 2, 4, 8)
     ]
+
+
+def test_the_check_knows_the_mistakes_of_several_processes(seen: list[dict[str, Any]]):
+    def epsilon(*history: Any) -> float:
+        return ew.PrivacyCurve(history).epsilon(1e-4).upper
+
+    for process in seen:
+        checked = process["checked"]
+        assert set(checked["example"]["findings"]) == {"insecure-noise"}
+        assert checked["example"]["epsilon"] == epsilon((run.NOISE, 0.05, 20))
+        assert checked["one seed"]["findings"]["one-seed"] == epsilon((run.NOISE, 1.0, 20))
+        assert "one-seed" not in checked["example"]["findings"]
+        assert checked["few in each part"]["findings"]["empty-parts-skipped"] == math.inf
+        assert checked["each for itself"]["findings"]["each-for-itself"] == epsilon((run.NOISE, 0.05, 40))
+        assert checked["each for itself"]["epsilon"] > checked["each for itself"]["reported"]
