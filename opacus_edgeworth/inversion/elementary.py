@@ -49,7 +49,12 @@ def log_moment_bound(steps: Composition) -> FloatArray:
 
 def log_moment_delta(steps: Composition, epsilon: float) -> float:
     """Return log of the moment bound on delta at epsilon >= 0, both directions; it may exceed 0."""
-    return float(np.min(log_moment_bound(steps) + LOG_KAPPAS - (ORDERS - 1.0) * epsilon))
+    moments = log_moment_bound(steps)
+    with np.errstate(over="ignore", invalid="ignore"):
+        shift = (ORDERS - 1.0) * epsilon
+        found = moments + LOG_KAPPAS - shift
+    # two numbers beyond doubles cannot be compared: such an order bounds nothing
+    return float(np.min(np.where(np.isinf(shift) & (moments > 1e300), np.inf, found)))
 
 
 def sampling_delta(steps: Composition, epsilon: float = 0.0) -> float:
