@@ -76,8 +76,8 @@ def as_sample_rate(value: Any) -> float:
                 " accumulate fewer batches, use a smaller physical batch, or train with BatchMemoryManager"
             )
         raise InvalidParameterError(f"sample_rate={number!r} must be in [0, 1]; {remedy}")
-    if 0.0 < number < 1e-300:
-        raise InvalidParameterError(f"sample_rate={number!r} must be 0 or at least 1e-300; doubles end there")
+    if 0.0 < number < 1e-40:
+        raise InvalidParameterError(f"sample_rate={number!r} must be 0 or at least 1e-40; no data set is as large")
     return number
 
 
