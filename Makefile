@@ -7,7 +7,7 @@ EPSILON ?= 8
 DATA := .cache/demo
 RELEASE := build/release
 
-.PHONY: demo test lint compare bench campaign memorisation study docs dist test-wheel compatibility clean
+.PHONY: demo test lint compare bench step-share campaign memorisation study mutants docs dist test-wheel compatibility clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,9 @@ compare: $(VENV)/installed  ## the README's table against RDP and PRV
 bench: $(VENV)/bench-installed  ## every public accountant side by side; BENCH=--quick for a part of it
 	PYTHONPATH=benchmarks $(BIN)/python -m bench $(BENCH)
 
+step-share: $(VENV)/installed  ## what share of a training step accounting takes, epsilon logged at every step
+	$(BIN)/python benchmarks/step_share.py
+
 study: $(VENV)/installed  ## accountants and recipes on real tasks, over seeds; goes on where it was stopped
 	PYTHONPATH=benchmarks $(BIN)/python -m study $(STUDY)
 
@@ -42,11 +45,18 @@ campaign: $(VENV)/installed  ## random regimes against ball arithmetic; goes on 
 memorisation: $(VENV)/installed  ## what tuned models remember, beside the proved bound; goes on where it was stopped
 	$(BIN)/python benchmarks/memorisation.py
 
+mutants: $(VENV)/mutants-installed  ## mutation testing of the numerical core; goes on where it was stopped
+	$(BIN)/python benchmarks/mutants.py $(MUTANTS)
+
 docs: $(VENV)/docs-installed  ## the documentation's site, in build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/docs-installed: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@
+
+$(VENV)/mutants-installed: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[mutants]"
 	touch $@
 
 $(VENV)/bench-installed: $(VENV)/installed
@@ -74,4 +84,4 @@ $(RELEASE)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .cache .nox demo_output build dist *.egg-info
+	rm -rf $(VENV) .cache .nox demo_output build dist mutants *.egg-info
