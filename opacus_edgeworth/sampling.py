@@ -30,7 +30,8 @@ class PoissonSampler(Sampler[list[int]]):
       sample_rate: the probability, in (0, 1].
       steps: batches in an epoch; int(1 / sample_rate) by default, as Opacus has it.
       generator: of the draws; torch's default one if None.
-      rank, processes: of several processes, each draws from its own part of the examples; they must not share a seed.
+      rank: of this process, where there are several.
+      processes: how many there are; each draws from its own part of the examples, and no two may share a seed.
 
     Raises:
       InvalidParameterError: an argument is outside its range.

@@ -57,7 +57,7 @@ class Target:
 class TargetArguments(TypedDict, total=False):
     """The keywords of a target; exactly one of the four kinds is given.
 
-    Args:
+    Attributes:
       target_epsilon: in [0, 1e6], with `target_delta`, in [1e-300, 1): (epsilon, delta)-differential privacy.
       target_delta: see `target_epsilon`.
       target_advantage: in (0, 1), the largest true minus false positive rate of membership inference,
