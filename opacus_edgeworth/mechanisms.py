@@ -31,8 +31,8 @@ class PoissonSubsampledGaussian:
     Its dominating pair, for add/remove adjacency, is P = (1-q) N(0, s^2) + q N(1, s^2), Q = N(0, s^2).
 
     Args:
-      noise_multiplier: s, noise standard deviation over clipping norm, in [0, inf); 0 is no privacy.
-      sample_rate: q, Poisson sampling probability, in [0, 1].
+      noise_multiplier: s, noise standard deviation over clipping norm, in [1e-120, 1e120]; or 0, no privacy.
+      sample_rate: q, Poisson sampling probability, in [1e-40, 1]; or 0.
 
     Raises:
       InvalidParameterError: an argument is outside its range.

@@ -181,7 +181,7 @@ def save_and_load() -> Callable[[int], Any]:
     ids=["accountant", "states", "unsampled", "one step", "line"],
 )
 def test_memory_is_flat(call: Callable[[int], Any], calls: int):
-    """What is kept for one noise is not kept for all: `benchmarks/endurance.py` looks at the process as a whole."""
+    """What is kept for one noise is not kept for all."""
     assert growth(call, calls) < max(100, calls // 20)
 
 
