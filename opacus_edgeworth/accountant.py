@@ -52,8 +52,8 @@ class EdgeworthAccountant(IAccountant):
         """Record one optimizer step; a step equal to the last ones is counted with them.
 
         Args:
-          noise_multiplier: noise standard deviation over the clipping norm, in [0, inf).
-          sample_rate: Poisson sampling probability of that step, in [0, 1].
+          noise_multiplier: noise standard deviation over the clipping norm, 0 or in [1e-120, 1e120].
+          sample_rate: Poisson sampling probability of that step, 0 or in [1e-40, 1].
 
         Raises:
           InvalidParameterError: an argument is outside its range. The history is unchanged then.
