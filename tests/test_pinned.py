@@ -1,0 +1,22 @@
+"""Every stage of the numerical core gives what `data/pins.json` has; see `pins`."""
+
+import json
+
+import pins
+import pytest
+
+pins.load_probes()
+KEPT = json.loads(pins.DATA.read_text())
+
+
+def test_nothing_is_kept_that_is_not_asked():
+    assert set(KEPT) == {f"{name}-{mode}" for name, probe in pins.PROBES.items() for mode in probe.modes}
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [(name, mode) for name, probe in pins.PROBES.items() for mode in probe.modes]
+)
+def test_stage(name, mode):
+    got, kept, rel_tol = pins.observed(name, mode), KEPT[f"{name}-{mode}"], pins.PROBES[name].rel_tol
+    assert list(got) == list(kept)
+    assert not [(key, got[key], kept[key]) for key in kept if not pins.same(got[key], kept[key], rel_tol)]
