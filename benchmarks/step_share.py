@@ -62,8 +62,8 @@ class _Classifier(nn.Module):
 
 def language() -> tuple[str, nn.Module, list[torch.Tensor]]:
     """Return a transformer of MiniLM-L6's shape with LoRA in its top layer, and a batch of 1,024 sentences."""
-    config: Any = BertConfig(  # pyright: ignore[reportCallIssue]
-        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, num_labels=2,
+    config: Any = BertConfig(
+        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, num_labels=2,  # pyright: ignore
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     lora = LoraConfig(
