@@ -57,7 +57,9 @@ def wheel(session: nox.Session) -> None:
 def compatibility(session: nox.Session, pins: str) -> None:
     """Run the tests of what meets Opacus, numpy and scipy with other versions of them."""
     session.install("-c", str(_constraints(session, PINS[pins])), f"{_wheel()}[test]")
-    _test(session, *_files(TESTS), *session.posargs, report=pins)
+    # Opacus 1.5 takes hooks that today's torch warns of, in other words than 1.6 makes it
+    quiet = ["-W", "ignore:Using a non-full backward hook:FutureWarning"] if "opacus" in PINS[pins] else []
+    _test(session, *quiet, *_files(TESTS), *session.posargs, report=pins)
 
 
 @nox.session(python=["3.10", "3.12", "3.13"])
