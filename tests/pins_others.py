@@ -172,7 +172,8 @@ def replaced_steps() -> Any:
         density = lw.ReplacedDensity(noise, rate)
         for t, reach in ((1.3, 2.0), (4.0, 20.0)):
             rule = re_.make_replaced_rule(density, t, reach)
-            decay = rule.decay(t, float(np.logaddexp.reduce(rule.log_mass + t * rule.loss)) - 1e-9)
+            log_phi = float(np.logaddexp.reduce(rule.log_mass + t * rule.loss)) - 1e-9
+            decay = rule.decay(t, Bounds(log_phi, log_phi))
             height = re_.SHARES * min(3.0 * noise, re_.HIGHEST)
             found[f"{noise} {t}"] = {
                 "rule": rule,

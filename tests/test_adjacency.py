@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import opacus_edgeworth as ew
 from opacus_edgeworth import EdgeworthAccountant, InvalidParameterError, PrivacyCurve
+from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.cli.app import app
 from opacus_edgeworth.composition import compose
 from opacus_edgeworth.mechanisms import (
@@ -116,9 +117,27 @@ def test_the_rule_knows_its_error_and_its_decay(noise, rate, tilt, y):
     size = np.abs(sums).sum()
     assert abs(fine - sums.sum()) <= math.exp(rule.log_error(tilt, y)) + 1e-12 * size
     for reach in (y, 0.5 * y, 0.1 * y):
-        bound = rule.decay(tilt, math.log(size)).log_bound(reach)
+        bound = rule.decay(tilt, Bounds(math.log(size), math.log(size))).log_bound(reach)
         assert math.log(abs(fine) / size) <= bound + 1e-9
         assert bound <= 0.9 * math.log(abs(np.exp(rule.log_mass + (tilt + 1j * reach) * rule.loss).sum()) / size) / 8
+
+
+def test_layers_hold_for_the_largest_value_at_the_peak():
+    rule = make_replaced_rule(ReplacedDensity(1.0, 0.3), 2.0, 1.0)
+    log_phi = float(np.logaddexp.reduce(rule.log_mass + 2.0 * rule.loss))
+    sure = rule.decay(2.0, Bounds(log_phi, log_phi))
+    unsure = rule.decay(2.0, Bounds(log_phi - 0.5, log_phi + 0.5))
+    assert unsure.mass.sum() <= math.exp(-0.5) * sure.mass.sum() * (1 + 1e-9)
+    assert (unsure.log_size >= sure.log_size + 0.5 - 1e-9).all()
+
+
+def test_slopes_that_underflow_claim_nothing():
+    rule = make_replaced_rule(ReplacedDensity(0.02, 0.5), 1.5, 1.0)
+    assert (rule.up + rule.down).min() == 0.0
+    log_phi = float(np.logaddexp.reduce(rule.log_mass + 1.5 * rule.loss))
+    decay = rule.decay(1.5, Bounds(log_phi, log_phi))
+    assert 0.0 < decay.mass.sum() <= 1.0
+    assert decay.log_bound(1.0) < 0.0
 
 
 def test_unsampled_steps_move_twice_as_far():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from opacus_edgeworth._types import FloatArray
+from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.mechanisms import ULP
 from opacus_edgeworth.mixed.law import LaplaceDensity, log_mixture
@@ -68,9 +69,9 @@ class Panels:
         log_rule = math.log(64.0 / 15.0 * self.half / (1.0 - ELLIPSE**-2)) - 2.0 * (NODES - 1) * math.log(ELLIPSE)
         return float(np.logaddexp.reduce(log_size)) + log_rule + 1e-9 * (1.0 + float(np.abs(log_size).max()))
 
-    def decay(self, tilt: float, log_phi: float) -> LaplaceDecay:
-        """Return what bounds the density's share of phi(tilt + iy) / phi(tilt); log_phi is at most log phi(tilt)."""
-        return LaplaceDecay(log_end_densities(self.density, tilt) - log_phi)
+    def decay(self, tilt: float, log_phi: Bounds) -> LaplaceDecay:
+        """Return what bounds the density's share of phi(tilt + iy) / phi(tilt), given bounds on log phi(tilt)."""
+        return LaplaceDecay(log_end_densities(self.density, tilt) - log_phi.lower)
 
 
 @dataclass(frozen=True, slots=True)

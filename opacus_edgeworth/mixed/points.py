@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from opacus_edgeworth._types import ComplexArray, FloatArray
+from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.characteristic import log_steps
 from opacus_edgeworth.inversion.grid import expm1_minus
@@ -59,7 +60,7 @@ class PointsPart:
         tilted = _tilt(self.law, self.steps, c, reach)
         if tilted.rule is None:
             return tilted
-        return replace(tilted, decay=tilted.rule.decay(c, tilted.log_phi - tilted.log_phi_error))
+        return replace(tilted, decay=tilted.rule.decay(c, tilted.log_phi_bounds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,11 @@ class TiltedPoints(WholeLaw):
         return False
 
     @property
+    def log_phi_bounds(self) -> Bounds:
+        """Of one step."""
+        return Bounds(self.log_phi - self.log_phi_error, self.log_phi + self.log_phi_error)
+
+    @property
     def log_peak(self) -> float:
         """See `TiltedPart`."""
         return self.steps * self.log_phi
@@ -121,7 +127,7 @@ class TiltedPoints(WholeLaw):
         """See `TiltedPart`: atoms do not decay."""
         if self.rule is None:
             return 0.0
-        decay = self.decay or self.rule.decay(self.t, self.log_phi - self.log_phi_error)
+        decay = self.decay or self.rule.decay(self.t, self.log_phi_bounds)
         log_share = decay.log_bound(y)
         if self.atoms > 0.0:
             log_share = math.log(self.atoms + float(self.spread[0, 0]) + math.exp(min(log_share, 1.0)))

@@ -89,17 +89,17 @@ class ReplacedRule:
         log_lines += math.log(2.0) - growth - np.log(-np.expm1(-growth))
         return float(np.logaddexp(log_lines.min(), self._log_tails(tilt))) + 1e-9 * (1.0 + tilt)
 
-    def decay(self, tilt: float, log_phi: float) -> ReplacedDecay:
-        """Return what bounds |phi(tilt + iy) / phi(tilt)|, tilt >= 1/2; log_phi is at most log phi(tilt)."""
+    def decay(self, tilt: float, log_phi: Bounds) -> ReplacedDecay:
+        """Return what bounds |phi(tilt + iy) / phi(tilt)|, tilt >= 1/2, given bounds on log phi(tilt)."""
         height = SHARES * min(STRIP * math.pi * self.density.noise_multiplier, HIGHEST)
-        mass, width = layers(*self._cell_density(tilt, log_phi))
+        mass, width = layers(*self._cell_density(tilt, log_phi.upper))
         # Im L > 0 on the line and least at a cell's lower ends; beyond the grid's ends it is not counted
         return ReplacedDecay(
             mass[0, 0] * (1.0 - SLACK * (1.0 + tilt)),
             width[0, 0],
-            self._log_cells(tilt, height) - log_phi + SLACK * tilt,
+            self._log_cells(tilt, height) - log_phi.lower + SLACK * tilt,
             self._turn(height, -0.5) * (1.0 - SLACK),
-            self._log_far(tilt, height, 0.0) - log_phi,
+            self._log_far(tilt, height, 0.0) - log_phi.lower,
         )
 
     def _log_cells(self, tilt: float, height: FloatArray) -> FloatArray:
@@ -144,12 +144,16 @@ class ReplacedRule:
     def _cell_density(self, tilt: float, log_phi: float) -> tuple[FloatArray, FloatArray]:
         """Return lower bounds on the tilted density of L in every cell between scores, and on its width in L.
 
-        With k the largest l'' there, log(density) = t l(u) + (1-t) l(-u) - u^2/2 - log L'(u) has a second derivative of
-        at most (max(t, 1) + 1) k - 1: L' is a sum of two exponentials of l-like functions, whose logarithm's second
-        derivative is at least the lesser of theirs, -k. Slopes m rise, and l'' = m (1 - m) / s^2.
+        log_phi is at least log phi(tilt). With k the largest l'' there, log(density) = t l(u) + (1-t) l(-u) - u^2/2 -
+        log L'(u) has a second derivative of at most (max(t, 1) + 1) k - 1: L' is a sum of two exponentials of l-like
+        functions, whose logarithm's second derivative is at least the lesser of theirs, -k. Slopes m rise, and
+        l'' = m (1 - m) / s^2.
         """
         h, s = self.spacing, self.density.noise_multiplier
-        log_density = self.log_mass + tilt * self.loss - log_phi - np.log(h * (self.up + self.down) / s)
+        with np.errstate(divide="ignore"):  # where L is flat but for what underflows, nothing is claimed
+            log_slope = np.log(h * (self.up + self.down) / s)
+        log_density = self.log_mass + tilt * self.loss - log_phi - log_slope
+        log_density = np.where(log_slope > -600.0, log_density, -math.inf)
         steepest = np.minimum(np.maximum(self.up[1:], self.down[:-1]), 0.25) / s**2
         bend = np.maximum((max(tilt, 1.0) + 1.0) * steepest - 1.0, 0.0) * h**2 / 8.0
         floor = np.exp(np.minimum(log_density[1:], log_density[:-1]) - bend - SLACK)
