@@ -8,6 +8,7 @@ from typing import Any, Literal
 import opacus
 from torch.utils.data import DataLoader
 
+from opacus_edgeworth._validate import shown
 from opacus_edgeworth.checking.check import check
 from opacus_edgeworth.errors import InvalidParameterError, UnsoundTrainingWarning
 from opacus_edgeworth.sampling import exact_sampling
@@ -33,8 +34,8 @@ class PrivacyEngine(opacus.PrivacyEngine):
     def __init__(
         self, *, accountant: str = "edgeworth", secure_mode: bool = False, on_mistake: OnMistake = "warn"
     ) -> None:
-        if on_mistake not in ("warn", "raise", "ignore"):
-            raise InvalidParameterError(f'on_mistake={on_mistake!r} must be "warn", "raise" or "ignore"')
+        if not isinstance(on_mistake, str) or on_mistake not in ("warn", "raise", "ignore"):
+            raise InvalidParameterError(f'on_mistake={shown(on_mistake)} must be "warn", "raise" or "ignore"')
         super().__init__(accountant=accountant, secure_mode=secure_mode)
         self.on_mistake: OnMistake = on_mistake
         self.parts: tuple[Any, ...] | None = None
