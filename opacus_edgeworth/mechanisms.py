@@ -294,7 +294,8 @@ def loss_slope(
 
 def score_at_loss(loss: FloatArray | float, noise_multiplier: FloatArray, sample_rate: FloatArray) -> FloatArray:
     """Return about the score u at which the privacy loss is `loss`, between log(1 - q) and 600; broadcasts."""
-    w = np.log(np.expm1(np.minimum(loss, 600.0)) / sample_rate + 1.0)
+    ratio = np.expm1(np.minimum(loss, 600.0)) / sample_rate + 1.0
+    w = np.log(np.maximum(ratio, ULP))  # at log(1 - q), q next to 1, it is rounding
     return noise_multiplier * w + 0.5 / noise_multiplier
 
 

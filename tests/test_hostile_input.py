@@ -410,3 +410,16 @@ def test_regression_nothing_stands_for_a_rate_by_accident():
         ew.PrivacyCurve([(1.0, 0.5, 2**53 + 1)])
     with pytest.raises(ew.InvalidParameterError, match="at most 2\\*\\*53"):
         ew.PrivacyCurve([(1.0, 0.5, 2**53), (1.0, 0.5, 1)])
+
+
+@pytest.mark.parametrize("history", [[(1e120, 1e-40, 2)], [(0.005, 1 - 2**-53, 2)]])
+def test_the_ends_of_the_ranges_overflow_nowhere(history: Any):
+    curve = ew.PrivacyCurve(history)
+    for bounds in (
+        curve.delta(0.0),
+        curve.delta(1e-9),
+        curve.epsilon(0.22),
+        curve.epsilon(1e-300),
+        curve.tradeoff(0.1),
+    ):
+        assert 0.0 <= bounds.lower <= bounds.upper

@@ -51,7 +51,9 @@ def test_targets_in_other_units_after_what_was_spent(target, attained):
 def test_neighbours_save_evaluations(monkeypatch: pytest.MonkeyPatch):
     made = []
     known = ew.PrivacyCurve.__init__
-    monkeypatch.setattr(ew.PrivacyCurve, "__init__", lambda self, history: (made.append(1), known(self, history))[1])
+    monkeypatch.setattr(
+        ew.PrivacyCurve, "__init__", lambda self, *given, **named: (made.append(1), known(self, *given, **named))[1]
+    )
     grid = {"batch_sizes": np.geomspace(500, SIZE, 8).astype(int), "epochs": np.geomspace(2, 40, 8)}
     ways = ew.plan(dataset_size=SIZE, **grid, **PROMISE)
     assert len(ways.points) == 64

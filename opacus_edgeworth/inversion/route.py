@@ -345,7 +345,7 @@ class Router:
         low, high = -1, DECADES.size  # of the ends of lines that are tried, the first one beyond which little is left
         while high - low > 1:
             middle = (low + high) // 2
-            last = float(DECADES[middle]) * step
+            last = min(float(DECADES[middle]) * step, 1e150)  # whose square is a number
             with np.errstate(divide="ignore"):
                 decay = np.log(np.abs(np.einsum("pj,pj->p", law, np.exp(1j * last * self.loss)))) @ self.steps.steps
             low, high = (low, middle) if decay - 0.5 * self.steps.gaussian * last**2 < -40.0 else (middle, high)
