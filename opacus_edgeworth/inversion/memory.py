@@ -167,15 +167,11 @@ def _begin(entries: list[Entry], delta: float, failed: int | None) -> Run | None
     level = _level(float(sums[-1]))
     reached = int(np.argmax(sums >= LEVEL**level))
     known = len(entries)
-    # a level's first plan serves all of it if the noise goes on as it did; then one for what is left; then one for now
-    ways = [(known, False)] if level == failed else [(reached + 1, True), (known, True), (known, False)]
-    for first, whole in ways:
-        about = entries[:first]
-        if whole:
-            end_of_plan = (
-                LEVEL ** (level + 1) if first == reached + 1 else min(1.5 * float(sums[-1]), LEVEL ** (level + 1))
-            )
-            about = about + _future(about, max(end_of_plan - float(sums[first - 1]), 0.0))
+    # a level's first plan serves all of it if the noise goes on as it did; then one from here on, for ever less to come
+    ways = [] if level == failed else [(reached + 1, LEVEL ** (level + 1))]
+    ways += [(known, max(LEVEL ** (level + 1), 2.0 * sums[-1])), (known, 1.5 * sums[-1]), (known, 0.0)]
+    for first, mu_squared in ways:
+        about = [*entries[:first], *_future(entries[:first], float(mu_squared - sums[first - 1]))]
         plan = plan_for(compose(about), delta, history_epsilon_and_table)
         if plan is None or not plan.suits(steps, delta):
             continue
