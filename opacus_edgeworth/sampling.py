@@ -62,10 +62,11 @@ class PoissonSampler(Sampler[list[int]]):
         return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        part = torch.arange(self.rank, self.num_samples, self.processes)
+        # on the CPU, whatever torch's default device is: others' draws may be 1 before they are put to 0
+        part = torch.arange(self.rank, self.num_samples, self.processes, device="cpu")
         most = math.ldexp(math.floor(math.ldexp(self.sample_rate, BITS)), -BITS)
         for _ in range(self.steps):
-            drawn = torch.rand(len(part), dtype=torch.float64, generator=self.generator) < most
+            drawn = torch.rand(len(part), dtype=torch.float64, generator=self.generator, device="cpu") < most
             yield part[drawn].tolist()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader
 from opacus_edgeworth._validate import as_delta, as_epochs, shown
 from opacus_edgeworth.checking.loaders import Sampling, sampling_of
 from opacus_edgeworth.checking.optimizers import told_of
-from opacus_edgeworth.checking.spent import Spent
+from opacus_edgeworth.checking.spent import Spent, steps_of
 from opacus_edgeworth.composition import parse_history
 from opacus_edgeworth.errors import InvalidParameterError
 
@@ -61,6 +62,21 @@ class Facts:
     def batches_drawn(self) -> int | None:
         """How many batches the epochs were that are said to be done."""
         return None if self.planned or self.epochs is None else round(self.epochs * self.sampling.batches)
+
+    @property
+    def batches_recorded(self) -> int:
+        """How many batches the steps were made of, as they were recorded."""
+        hook = self.told[1] or 1.0 / self.sampling.batches
+        return int(sum(n * max(round(rate / hook), 1) for _, rate, n in self.spent.phases))
+
+    @property
+    def together(self) -> set[int]:
+        """Of how many batches each the steps were made, as far as it is known; not empty."""
+        hook = self.told[1]
+        counts = {max(round(rate / hook), 1) if hook else 1 for _, rate, _ in self.spent.phases}
+        if self.batches_drawn is not None:
+            counts.add(max(math.ceil(self.batches_drawn / max(steps_of(self.spent), 1)), 1))
+        return counts or {1}
 
 
 def gather(training: Any, accountant: Any, delta: Any, epochs: Any) -> Facts:

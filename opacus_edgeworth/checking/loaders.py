@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from opacus.utils.uniform_sampler import DistributedUniformWithReplacementSampler, UniformWithReplacementSampler
 from torch.utils.data import (
@@ -22,8 +21,10 @@ from torch.utils.data import (
 
 from opacus_edgeworth.sampling import PoissonSampler
 
-PIECES = {"BatchSplittingSampler": "sampler", "BatchSamplerShard": "batch_sampler"}
-"""Samplers that pass another's batches on, in pieces or in turn, and where they keep it."""
+PIECES, SHARD = "BatchSplittingSampler", "BatchSamplerShard"
+"""Samplers that pass another's batches on: in pieces, as BatchMemoryManager has it, or in turn, as accelerate does."""
+DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
+"""Of the draws of torch.rand."""
 Kind = Literal["poisson", "fixed", "repeating", "unknown"]
 
 
@@ -39,7 +40,8 @@ class Sampling:
       batch_size: the largest one, where it is known.
       rate: what a Poisson sampler was given; `drawn_rate` is with what probability it draws.
       population: how many examples the sampler knows of; `examples`, how many the data set has.
-      part: the least number of examples that one process draws from; `processes`, how many there are.
+      part: the least number of examples that one process draws from; `processes`, among how many the sampler divides
+        them.
       skips_empty: whether a process's empty part of a batch is left out.
       perhaps_seeded: whether other processes may have the same generator: torch's default one, or one with a seed as
         people choose it.
@@ -64,8 +66,14 @@ def sampling_of(loader: DataLoader[Any]) -> Sampling:
     if isinstance(loader.dataset, IterableDataset):
         return _sampling(loader, "unknown", "a stream, in whatever order it comes", examples=0, batches=1)
     sampler: Any = loader.batch_sampler
-    while type(sampler).__name__ in PIECES:  # as BatchMemoryManager has it, and accelerate
-        sampler = getattr(sampler, PIECES[type(sampler).__name__])
+    while type(sampler).__name__ == PIECES:
+        sampler = sampler.sampler
+    epoch, shards = len(sampler) if hasattr(sampler, "__len__") else len(loader), []
+    while type(sampler).__name__ == SHARD:
+        shards.append(sampler)
+        sampler = sampler.batch_sampler
+    if type(sampler).__name__ == PIECES:
+        return _sampling(loader, "unknown", "pieces of batches, divided among processes")
     if type(sampler) is PoissonSampler:
         return _poisson(loader, sampler, sampler.sample_rate, sampler.num_samples, sampler.processes, False)
     if type(sampler) is UniformWithReplacementSampler:
@@ -75,34 +83,53 @@ def sampling_of(loader: DataLoader[Any]) -> Sampling:
         return _poisson(loader, sampler, drawn, sampler.total_size, sampler.num_replicas, True)
     if type(sampler) is not BatchSampler:
         return _sampling(loader, "unknown", f"batches of {type(sampler).__name__}, which is not known here")
-    return _batches_of(loader, sampler)
+    return _batches_of(loader, sampler, max(epoch, 1), shards)
 
 
 def single_precision_rate(rate: float) -> float:
     """Return the probability with which torch.rand(...) < rate holds, draws being whole multiples of 2^-24.
 
-    The comparison is in single precision, and rounds the rate first; of the multiples, 0 is the first below it. In
-    double precision, if that is torch's default, draws are multiples of 2^-53.
+    The comparison is in single precision, and rounds the rate first; of the multiples, 0 is the first below it. Torch's
+    default type decides how many bits there are. Off the CPU, if that is torch's default device, draws are multiples of
+    2^-32, rounded, and 0 where that gives 1: the result is an upper bound then.
     """
-    bits = 24 if torch.get_default_dtype() != torch.float64 else 53
-    rounded = float(np.float32(rate)) if bits == 24 else rate
-    return min(math.ldexp(math.ceil(math.ldexp(rounded, bits)), -bits), 1.0)
+    kind = torch.get_default_dtype()
+    digits, rounded = DIGITS.get(kind, 8), float(torch.tensor(rate, dtype=kind, device="cpu"))
+    if digits < 24:  # whether the rate is rounded is not for certain
+        rounded = max(rounded, rate)
+    drawn = math.ldexp(math.ceil(math.ldexp(rounded, digits)), -digits)
+    if torch.empty(0).device.type != "cpu":
+        drawn = max(drawn, rounded * (1.0 + 4.0 * 2.0**-digits) + 2.0**-31) + 2.0**-digits
+    return min(drawn, 1.0)
 
 
-def _batches_of(loader: DataLoader[Any], batches: BatchSampler) -> Sampling:
-    """Return what torch's usual batches of one of its samplers are."""
+def _batches_of(loader: DataLoader[Any], batches: BatchSampler, epoch: int, shards: list[Any]) -> Sampling:
+    """Return what torch's usual batches of one of its samplers are, an epoch having so many in this process."""
     sampler, size = batches.sampler, int(batches.batch_size)
     examples = len(loader.dataset)  # type: ignore[arg-type]
     name = type(sampler).__name__
+    processes = math.prod(shard.num_processes for shard in shards) * getattr(sampler, "num_replicas", 1)
+    counts = {"batches": epoch, "processes": processes}
     if isinstance(sampler, WeightedRandomSampler) or (isinstance(sampler, RandomSampler) and sampler.replacement):
-        return _sampling(loader, "repeating", f"batches of {size} drawn with replacement ({name})", size)
-    known = type(sampler) in (RandomSampler, SequentialSampler, SubsetRandomSampler)
-    if known and len(sampler) <= examples:  # type: ignore[arg-type]
+        says = f"batches of {size} drawn with replacement ({name})"
+        return _sampling(loader, "repeating", says, size, **counts)
+    if any(shard.even_batches and not batches.drop_last for shard in shards) and examples % (size * processes):
+        says = f"batches of {size} ({name}), filled up with examples of the first ones"
+        return _sampling(loader, "unknown", says, size, **counts)
+    if _draws_once(sampler, examples):
         order = "in order" if type(sampler) is SequentialSampler else "shuffled"
-        return _sampling(loader, "fixed", f"fixed batches of {size}, {order} ({name})", size)
+        return _sampling(loader, "fixed", f"fixed batches of {size}, {order} ({name})", size, **counts)
     if type(sampler) is DistributedSampler and (sampler.drop_last or examples % sampler.num_replicas == 0):
-        return _sampling(loader, "fixed", f"fixed batches of {size} in each process ({name})", size)
-    return _sampling(loader, "unknown", f"batches of {size} of {name}, which may repeat examples", size)
+        return _sampling(loader, "fixed", f"fixed batches of {size} in each process ({name})", size, **counts)
+    says = f"batches of {size} of {name}, which may repeat examples"
+    return _sampling(loader, "unknown", says, size, **counts)
+
+
+def _draws_once(sampler: Any, examples: int) -> bool:
+    """Whether a sampler is known to draw an example at most once in an epoch."""
+    if type(sampler) is SubsetRandomSampler:
+        return len(set(sampler.indices)) == len(sampler.indices)
+    return type(sampler) in (RandomSampler, SequentialSampler) and len(sampler) <= examples
 
 
 def _poisson(
@@ -136,8 +163,9 @@ def _sampling(
     *,
     examples: int | None = None,
     batches: int | None = None,
+    processes: int = 1,
 ) -> Sampling:
     """Return what another sampler does."""
     count = len(loader.dataset) if examples is None else examples  # type: ignore[arg-type]
     epoch = max(len(loader), 1) if batches is None else batches
-    return Sampling(kind, says, epoch, batch_size, None, None, count, count, count, 1, False, False)
+    return Sampling(kind, says, epoch, batch_size, None, None, count, count, count, processes, False, False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,19 +16,25 @@ from opacus_edgeworth.checking import optimizers
 from opacus_edgeworth.checking.facts import Facts
 from opacus_edgeworth.checking.findings import Severity
 from opacus_edgeworth.checking.spent import (
+    SAME,
     Spent,
+    cost_of,
     in_every_step,
     in_fixed_batches,
     noisier,
+    of_all_processes,
     one_by_one,
-    sampled_at,
+    sampled_at_least,
+    sampled_less,
+    sampled_more,
+    several_times,
+    slipping,
     steps_of,
+    taken_apart,
     unbounded,
     without_empty,
 )
 
-SAME = 1e-9
-"""Relative difference up to which two rates are the same."""
 LATE = 1e-3
 """Relative difference of rates, below which epsilon differs in late digits alone."""
 
@@ -102,10 +107,11 @@ def wrong_rate(facts: Facts) -> Mistake | None:
         return None  # a schedule of rates, of which the last is not that of all
     if told > drawn:
         what = f"the loader draws at the rate {drawn:.6g}, and the accountant is told {told:.6g}: more than is spent"
-        return Mistake("wrong-rate", "note", what, "nothing has to be done", lambda spent: sampled_at(spent, drawn))
+        fix = "nothing has to be done"
+        return Mistake("wrong-rate", "note", what, fix, lambda spent: sampled_less(spent, told, drawn))
     what = f"the loader draws at the rate {drawn:.6g}, and the accountant is told {told:.6g}"
     fix = "train with the loader that make_private returned, and let it tell the accountant the rate"
-    return Mistake("wrong-rate", "error", what, fix, lambda spent: _at_least(spent, drawn))
+    return Mistake("wrong-rate", "error", what, fix, lambda spent: sampled_at_least(spent, drawn))
 
 
 def rounded_rate(facts: Facts) -> Mistake | None:
@@ -117,7 +123,7 @@ def rounded_rate(facts: Facts) -> Mistake | None:
     severity: Severity = "error" if excess > LATE else "warning" if excess > 1e-7 else "note"
     what = f"draws are compared in single precision, so that the rate is {drawn!r}, {excess:.1e} above {rate!r}"
     fix = "loader = opacus_edgeworth.sampling.exact_sampling(loader), after make_private"
-    return Mistake("rounded-rate", severity, what, fix, lambda spent: _raised(spent, rate, drawn))
+    return Mistake("rounded-rate", severity, what, fix, lambda spent: sampled_more(spent, rate, drawn))
 
 
 def not_poisson(facts: Facts) -> Mistake | None:
@@ -126,26 +132,28 @@ def not_poisson(facts: Facts) -> Mistake | None:
     if sampling.kind == "poisson":
         return None
     fix = "pass poisson_sampling=True to make_private and train with the loader that it returns"
+    together = facts.together
     if sampling.kind == "fixed":
-        drawn = facts.batches_drawn or _batches(facts)
+        drawn = max(facts.batches_drawn or 0, facts.batches_recorded)
 
         def fixed(spent: Spent) -> Spent:
-            return in_fixed_batches(spent, drawn, sampling.batches)
+            return in_fixed_batches(spent, drawn, sampling.batches, together)
 
         spent = fixed(facts.spent)
         twice = spent.epsilon(facts.delta, "replace_one")
         what = (
             f"{sampling.says}, not Poisson samples: no amplification. Each example is in one step of each of"
-            f" {spent.epochs} epochs, a Gaussian mechanism (mechanisms.FixedBatches); if it may be replaced by another,"
-            f" epsilon is at most {twice:.6g}; nothing is claimed for an example added or removed"
+            f" {spent.epochs} epochs, if they are run to their ends: a Gaussian mechanism (mechanisms.FixedBatches). If"
+            f" it may be replaced by another, epsilon is at most {twice:.6g}; nothing is claimed for an example added"
+            " or removed"
         )
         return Mistake("not-poisson", "error", what, fix, fixed)
     if sampling.kind == "repeating":
-        times = sampling.batch_size or 1
+        times = (sampling.batch_size or 1) * max(together)
         what = f"{sampling.says}: an example may be in every batch, up to {times} times"
         return Mistake("not-poisson", "error", what, fix, lambda spent: in_every_step(spent, times))
     what = f"{sampling.says}: nothing is known of how often an example is drawn; at most once in every batch is assumed"
-    return Mistake("not-poisson", "error", what, fix, in_every_step)
+    return Mistake("not-poisson", "error", what, fix, lambda spent: in_every_step(spent, max(together)))
 
 
 def added_up(facts: Facts) -> Mistake | None:
@@ -160,14 +168,14 @@ def added_up(facts: Facts) -> Mistake | None:
             " rate; but an example may be in several of them"
         )
         fix = "give the loader larger batches, and BatchMemoryManager smaller pieces of them"
-        return Mistake("batches-added-up", "error", what, fix, lambda spent: _apart(spent, hook))
+        return Mistake("batches-added-up", "error", what, fix, lambda spent: taken_apart(spent, hook))
     return None
 
 
 def batches_without_steps(facts: Facts) -> Mistake | None:
     """More batches than steps: skipped, or added up by skipped steps."""
-    drawn, steps = facts.batches_drawn, steps_of(facts.spent)
-    rate = facts.rate
+    drawn, rate = facts.batches_drawn, facts.sampling.drawn_rate
+    steps = steps_of(facts.spent) if facts.told[1] is None else facts.batches_recorded
     if facts.sampling.kind != "poisson" or drawn is None or rate is None or not 0 < steps < drawn:
         return None
     empty = (1.0 - min(rate, 1.0)) ** facts.sampling.part
@@ -184,7 +192,7 @@ def batches_without_steps(facts: Facts) -> Mistake | None:
             "error",
             what,
             fix,
-            lambda spent: without_empty(spent, missing, facts.sampling.part),
+            lambda spent: without_empty(spent, missing, facts.sampling.part, rate),
         )
     times = math.ceil(drawn / steps)
     what = (
@@ -197,18 +205,24 @@ def batches_without_steps(facts: Facts) -> Mistake | None:
 
 def empty_parts(facts: Facts) -> Mistake | None:
     """Opacus's sampler for several processes, which leaves out steps in which a process has no example."""
-    if not facts.sampling.skips_empty or facts.rate is None:
+    if not facts.sampling.skips_empty or facts.sampling.rate is None:
         return None
-    rate = facts.rate
-    slip = _slipping(facts.spent, facts, rate).slip
-    if slip * 1e3 < facts.delta:
+    rate = min(facts.sampling.rate, facts.rate or 1.0)
+
+    def slipped(spent: Spent) -> Spent:
+        return slipping(spent, rate, facts.sampling.part, facts.sampling.processes)
+
+    slip = slipped(facts.spent).slip
+    if slip == 0.0:
         return None
+    cost = cost_of(slip, facts.spent.epsilon(0.5 * facts.delta)) / facts.delta
+    severity: Severity = "error" if cost > LATE else "warning" if cost > 1e-7 else "note"
     what = (
         f"in {facts.sampling.processes} processes Opacus leaves out a step where a process has no example; with"
         f" {facts.sampling.part * rate:.3g} expected in each, that happens with probability {min(slip, 1.0):.2g}"
     )
     fix = "loader = opacus_edgeworth.sampling.exact_sampling(loader), after make_private; or larger batches"
-    return Mistake("empty-parts-skipped", "error", what, fix, lambda spent: _slipping(spent, facts, rate))
+    return Mistake("empty-parts-skipped", severity, what, fix, slipped)
 
 
 def one_seed(facts: Facts) -> Mistake | None:
@@ -228,19 +242,37 @@ def each_for_itself(facts: Facts) -> Mistake | None:
     if not (dist.is_available() and dist.is_initialized()):
         return None
     processes = dist.get_world_size()
-    if processes == 1 or facts.sampling.processes == processes or facts.sampling.kind != "poisson":
+    if processes == 1 or facts.sampling.processes == processes or _is_distributed(facts.optimizer):
         return None
     what = (
-        f"each of {processes} processes draws from all examples and trains a model of its own: make_private was not"
-        " given a model wrapped for several processes; epsilon is for publishing all of them"
+        f"each of {processes} processes draws from all examples, by itself, and trains a model of its own: make_private"
+        " was not given a model wrapped for several processes; epsilon is for publishing all of them"
     )
     fix = "wrap the model in DifferentiallyPrivateDistributedDataParallel before make_private"
 
     def all_of_them(spent: Spent) -> Spent:
-        phases = tuple((s, q, n * processes) for s, q, n in spent.phases)
-        return replace(spent, phases=phases)
+        if facts.sampling.kind == "poisson":
+            return of_all_processes(spent, processes)
+        return noisier(spent, 1.0 / math.sqrt(processes))  # no step more is counted where batches are fixed
 
     return Mistake("each-for-itself", "error", what, fix, all_of_them)
+
+
+def one_loader(facts: Facts) -> Mistake | None:
+    """Several processes that train one model, each on all examples, with noise for one."""
+    if not _is_distributed(facts.optimizer) or facts.sampling.kind == "unknown":
+        return None
+    processes = facts.optimizer.world_size
+    if processes == 1 or facts.sampling.processes == processes:
+        return None
+    what = (
+        f"each of {processes} processes draws from all examples for one model: an example may be {processes} times in a"
+        " step, whose noise is for one"
+    )
+    fix = "train with the loader that make_private returned for the wrapped model, with poisson_sampling=True"
+    if facts.sampling.kind == "poisson":
+        return Mistake("one-loader-for-all", "error", what, fix, lambda spent: several_times(spent, processes))
+    return Mistake("one-loader-for-all", "error", what, fix, lambda spent: noisier(spent, 1.0 / processes))
 
 
 def adaptive_clipping(facts: Facts) -> Mistake | None:
@@ -251,12 +283,10 @@ def adaptive_clipping(facts: Facts) -> Mistake | None:
     if spread is None:
         return None
 
-    def counted(spent: Spent) -> Spent:
-        phases = ((s * optimizers.adaptive_factor(s, float(spread)), q, n) for s, q, n in spent.phases)
-        return replace(spent, phases=tuple(phases))
-
-    what = f"{optimizers.ADAPTIVE_CLIPPING}. Epsilon is for a batch size that is public"
-    return Mistake("adaptive-clipping", "error", what, optimizers.ADAPTIVE_FIX, counted)
+    phases = ((s * optimizers.adaptive_factor(s, float(spread)), q, n) for s, q, n in facts.spent.phases)
+    counted = replace(facts.spent, phases=tuple(phases)).epsilon(facts.delta)
+    what = f"{optimizers.ADAPTIVE_CLIPPING}; if it were the expected one, epsilon would be at most {counted:.6g}"
+    return Mistake("adaptive-clipping", "error", what, optimizers.ADAPTIVE_FIX, unbounded)
 
 
 def layers_beyond_norm(facts: Facts) -> Mistake | None:
@@ -269,6 +299,21 @@ def layers_beyond_norm(facts: Facts) -> Mistake | None:
     )
     fix = "optimizer.max_grad_norm = the root of the sum of squares of optimizer.max_grad_norms"
     return Mistake("layers-beyond-norm", "error", what, fix, lambda spent: noisier(spent, factor))
+
+
+def ghost_norms_differ(facts: Facts) -> Mistake | None:
+    """A norm that ghost clipping clips to, in the model, larger than the one that the optimizer's noise is for."""
+    if not hasattr(facts.model, "get_clipping_coef"):
+        return None
+    clipped, noised = float(facts.model.max_grad_norm), float(getattr(facts.optimizer, "max_grad_norm", math.inf))
+    if not clipped > noised * (1.0 + 1e-6):
+        return None
+    what = (
+        f"ghost clipping clips to the model's max_grad_norm, {clipped:g}, and the noise is for the optimizer's,"
+        f" {noised:g}: as schedulers of the clipping norm change it"
+    )
+    fix = "set max_grad_norm in both, model and optimizer"
+    return Mistake("ghost-norms-differ", "error", what, fix, lambda spent: noisier(spent, noised / clipped))
 
 
 def loader_changed(facts: Facts) -> Mistake | None:
@@ -334,41 +379,12 @@ def known_noise(facts: Facts) -> Mistake | None:
 
 ALL: tuple[Callable[[Facts], Mistake | None], ...] = (
     not_private, no_example_gradients, mixing_layers, steps_unrecorded, added_up, batches_without_steps, wrong_rate,
-    rounded_rate, adaptive_clipping, layers_beyond_norm, empty_parts, each_for_itself, one_seed, not_poisson,
-    loader_changed,
-    reductions_differ, accumulation_allowed, known_noise,
+    rounded_rate, adaptive_clipping, layers_beyond_norm, ghost_norms_differ, empty_parts, each_for_itself, one_loader,
+    one_seed, not_poisson, loader_changed, reductions_differ, accumulation_allowed, known_noise,
 )  # fmt: skip
 """In the order in which their changes of the steps are applied, one on top of the other."""
 
 
-def _at_least(spent: Spent, rate: float) -> Spent:
-    """Return the steps with their rates raised to at least that."""
-    phases = tuple((noise, max(told, rate), n) for noise, told, n in spent.phases)
-    return replace(spent, phases=phases)
-
-
-def _raised(spent: Spent, rate: float, drawn: float) -> Spent:
-    """Return the steps that were recorded at the sampler's rate with the one that is drawn at; smaller ones as well."""
-    phases = tuple((s, max(q, drawn) if q <= rate * (1.0 + SAME) else q, n) for s, q, n in spent.phases)
-    return replace(spent, phases=phases)
-
-
-def _apart(spent: Spent, hook: float) -> Spent:
-    """Return the steps that were recorded at several times the hook's rate as so many steps each."""
-    parts = (one_by_one(Spent(((s, hook, n),)), max(round(q / hook), 1)) for s, q, n in spent.phases)
-    phases = tuple(itertools.chain.from_iterable(part.phases for part in parts))
-    return replace(spent, phases=phases)
-
-
-def _slipping(spent: Spent, facts: Facts, rate: float) -> Spent:
-    """Return the steps with the probability that some part of some batch is empty but for one example."""
-    alone = math.exp(max(facts.sampling.part - 1, 0) * math.log1p(-min(rate, 1.0 - 1e-16)))
-    slip = min(steps_of(spent) * facts.sampling.processes * alone * (1.0 + 1e-9), 1.0)
-    return replace(spent, slip=spent.slip + slip)
-
-
-def _batches(facts: Facts) -> int:
-    """Return how many batches the steps were made of, as they were recorded."""
-    hook = facts.told[1] or 1.0 / facts.sampling.batches
-    total: Any = sum(n * max(round(rate / hook), 1) for _, rate, n in facts.spent.phases)
-    return int(total)
+def _is_distributed(optimizer: Any) -> bool:
+    """Whether an optimizer of Opacus adds up the gradients of several processes."""
+    return isinstance(optimizer, DPOptimizer) and hasattr(optimizer, "world_size")

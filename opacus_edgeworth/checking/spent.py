@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +13,8 @@ from opacus_edgeworth.curve import PrivacyCurve
 from opacus_edgeworth.mechanisms import DiscreteMechanism, FixedBatches
 
 Phase = tuple[float, float, int]
+SAME = 1e-9
+"""Relative difference up to which two rates are the same."""
 REFINEMENTS = 4
 """How often epsilon is asked again with what the slip leaves of delta."""
 
@@ -53,15 +57,20 @@ class Spent:
         found = math.inf
         at = 0.5 * delta
         for _ in range(REFINEMENTS):
-            epsilon = min(curve.epsilon(at).upper, 700.0)
-            slipped = (1.0 + math.exp(epsilon)) * self.slip * (1.0 + 1e-12)
+            epsilon = curve.epsilon(at).upper
+            slipped = cost_of(self.slip, epsilon)
             if slipped <= (delta - at) * (1.0 - 1e-12):
                 found = min(found, epsilon)
-            left = delta - slipped
+            left = delta * (1.0 - 1e-12) - slipped * (1.0 + 1e-9)
             if not at < left:  # it was enough already, or never is
                 break
             at = left
         return found
+
+
+def cost_of(slip: float, epsilon: float) -> float:
+    """Return what a slip adds to delta at epsilon, (1 + e^epsilon) slip, rounded up."""
+    return (1.0 + math.exp(epsilon)) * slip * (1.0 + 1e-12) if epsilon < 700.0 else math.inf
 
 
 def noisier(spent: Spent, factor: float) -> Spent:
@@ -69,9 +78,33 @@ def noisier(spent: Spent, factor: float) -> Spent:
     return replace(spent, phases=tuple((noise * factor, rate, n) for noise, rate, n in spent.phases))
 
 
-def sampled_at(spent: Spent, rate: float) -> Spent:
-    """Return the steps with another sampling rate."""
-    return replace(spent, phases=tuple((noise, rate, n) for noise, _, n in spent.phases))
+def sampled_at_least(spent: Spent, rate: float) -> Spent:
+    """Return the steps with their rates raised to at least that."""
+    phases = tuple((noise, max(told, rate), n) for noise, told, n in spent.phases)
+    return replace(spent, phases=phases)
+
+
+def sampled_more(spent: Spent, rate: float, drawn: float) -> Spent:
+    """Return the steps that were recorded at the sampler's rate with the one that is drawn at; smaller ones as well."""
+    phases = tuple((s, max(q, drawn) if q <= rate * (1.0 + SAME) else q, n) for s, q, n in spent.phases)
+    return replace(spent, phases=phases)
+
+
+def sampled_less(spent: Spent, told: float, drawn: float) -> Spent:
+    """Return the steps that were recorded at one rate with the lower one that is drawn at; others stay."""
+    phases = tuple((s, drawn if abs(q - told) <= SAME * told else q, n) for s, q, n in spent.phases)
+    return replace(spent, phases=phases)
+
+
+def several_times(spent: Spent, times: int) -> Spent:
+    r"""Return steps that dominate those in which an example may be up to so many times, by Poisson samples of any kind.
+
+    It is there at all with at most `times` times the probability of one sample, whether the samples are independent or
+    the same. A mean over the number of times is no worse than the largest one: centres k g on a line have covariances
+    that rise with k, see `mixed.replaced`.
+    """
+    phases = tuple((noise / times, min(rate * times, 1.0), n) for noise, rate, n in spent.phases)
+    return replace(spent, phases=phases)
 
 
 def one_by_one(spent: Spent, batches: int) -> Spent:
@@ -84,8 +117,28 @@ def one_by_one(spent: Spent, batches: int) -> Spent:
     return replace(spent, phases=tuple((noise * shrink, rate, n * batches) for noise, rate, n in spent.phases))
 
 
-def in_fixed_batches(spent: Spent, batches: int, batches_per_epoch: int) -> Spent:
-    """Return what was spent where every example is in one batch of an epoch at most; see `FixedBatches`."""
+def taken_apart(spent: Spent, hook: float) -> Spent:
+    """Return the steps that were recorded at several times the hook's rate as so many steps each."""
+    parts = (one_by_one(Spent(((s, hook, n),)), max(round(q / hook), 1)) for s, q, n in spent.phases)
+    phases = tuple(itertools.chain.from_iterable(part.phases for part in parts))
+    return replace(spent, phases=phases)
+
+
+def of_all_processes(spent: Spent, processes: int) -> Spent:
+    """Return what so many processes publish that draw for themselves."""
+    phases = tuple((s, q, n * processes) for s, q, n in spent.phases)
+    return replace(spent, phases=phases, others=tuple((step, n * processes) for step, n in spent.others))
+
+
+def in_fixed_batches(spent: Spent, batches: int, batches_per_epoch: int, together: Collection[int] = (1,)) -> Spent:
+    """Return what was spent where every example is in one batch of an epoch at most; see `FixedBatches`.
+
+    A step of several batches `together` may have some of two epochs. With m_i times in the steps i, of which the sum is
+    the number E of epochs and the largest m, the sum of squares is at most m E.
+    """
+    aligned = len(together) == 1 and batches_per_epoch % max(together) == 0
+    most = 1 if aligned else 1 + math.ceil((max(together) - 1) / batches_per_epoch)
+    spent = noisier(spent, 1.0 / math.sqrt(most))
     return replace(spent, adjacency="zero_out", epochs=math.ceil(batches / batches_per_epoch))
 
 
@@ -95,19 +148,28 @@ def in_every_step(spent: Spent, times: int = 1) -> Spent:
     return replace(spent, phases=phases, adjacency="zero_out", epochs=None)
 
 
-def without_empty(spent: Spent, missing: int, examples: int) -> Spent:
+def without_empty(spent: Spent, missing: int, examples: int, drawn: float) -> Spent:
     r"""Return steps that dominate those of which `missing` were not taken because no one was sampled.
 
     p is the probability that none of the other examples is sampled. If some are, the step is as accounted. If none,
     there is a step if the example is sampled, with probability q, and none otherwise: q for certain it is seen. Whoever
     is told which of the two it was sees more; and that is a function, by a coin of bias p, of the step as accounted
-    together with a step that has the outcomes "others" (1 - p), "no step" and "a step".
+    together with a step that has the outcomes "others" (1 - p), "no step" and "a step". Larger p and q only show more:
+    where rates differ, p is that of the least and q the largest, of those recorded and the one that is `drawn`.
     """
-    noise, rate, _ = spent.phases[-1]
-    alone = math.exp((examples - 1) * math.log1p(-min(rate, 1.0 - 1e-16))) * (1.0 + 1e-9)
-    seen = DiscreteMechanism((1.0 - alone, alone * (1.0 - rate), alone * rate), (1.0 - alone, alone, 0.0))
-    phases = (*spent.phases, (noise, rate, missing))
+    rates = [drawn, *(rate for _, rate, _ in spent.phases)]
+    low, high = min(rates), max(rates)
+    alone = min(math.exp((examples - 1) * math.log1p(-min(low, 1.0 - 1e-16))) * (1.0 + 1e-9), 1.0)
+    seen = DiscreteMechanism((1.0 - alone, alone * (1.0 - high), alone * high), (1.0 - alone, alone, 0.0))
+    phases = (*spent.phases, (min(noise for noise, _, _ in spent.phases), high, missing))
     return replace(spent, phases=phases, others=(*spent.others, (seen, sum(n for _, _, n in phases))))
+
+
+def slipping(spent: Spent, rate: float, part: int, processes: int) -> Spent:
+    """Return the steps with the probability that some process's part of some batch is empty but for one example."""
+    alone = math.exp(max(part - 1, 0) * math.log1p(-min(rate, 1.0 - 1e-16)))
+    slip = min(steps_of(spent) * processes * alone * (1.0 + 1e-9), 1.0)
+    return replace(spent, slip=spent.slip + slip)
 
 
 def unbounded(spent: Spent) -> Spent:
