@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -33,7 +34,7 @@ REASONS = ROOT / "benchmarks" / "mutants_survivors.json"
 SHARE, LEAST, SEED = 0.04, 8, 1
 """Of the sample: share of every module's mutants, and how many at least."""
 QUICK = ("pinned", "stages", "bounds", "curve", "reference")
-SLOWER = (*QUICK, "engines", "mixed", "meaning", "meaning_limits", "calibration", "calibration_unknowns")
+SLOWER = (*QUICK, "engines", "mixed", "meaning", "meaning_limits", "calibration", "calibration_unknowns", "adjacency")
 """Test files."""
 
 
@@ -129,6 +130,7 @@ def modules(share: float, seed: int, only: Sequence[str] = ()) -> list[Module]:
 def let_judge(found: list[Module], names: Iterable[str], files: tuple[str, ...]) -> None:
     """Let tests judge mutants."""
     names = list(names)
+    random.Random(0).shuffle(names)  # where it is stopped, all modules have been judged in part
     if not names:
         return
     of = {key: value for module in found for key, value in module.mutants.items()}
@@ -214,7 +216,8 @@ def report(found: list[Module], share: float, seed: int) -> str:
             strict=True,
         )
     )
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    last_change = ["git", "log", "-1", "--format=%h", "--", PACKAGE]
+    commit = subprocess.run(last_change, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     rows = [
         f"| {m.name.removeprefix(PACKAGE + '/')} | {len(m.mutants)} | {len(m.verdicts)} | {m.killed} | {len(m.late)} "
         f"| {len(m.survivors)} | {m.score:.1%} |"
@@ -223,8 +226,8 @@ def report(found: list[Module], share: float, seed: int) -> str:
     lines = [
         "# Mutation testing of the numerical core",
         "",
-        f"`make mutants`, commit {commit.strip()}, mutmut {version('mutmut')}; a sample of {share:.0%} of every "
-        f"module's mutants, at least {LEAST}, drawn by hashes with the seed {seed}.",
+        f"`make mutants`, sources of commit {commit.strip()}, mutmut {version('mutmut')}; a sample of {share:.0%} of "
+        f"every module's mutants, at least {LEAST}, drawn by hashes with the seed {seed}.",
         "",
         f"Of {sum(len(m.mutants) for m in found)} mutants {judged} were judged: {killed} killed by a failing test, "
         f"{late} out of time, {survived} survived. Weighed with the modules' numbers of mutants, **{score:.1%}** are "

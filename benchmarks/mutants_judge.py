@@ -33,14 +33,16 @@ PROBES = {
 """Of `test_pinned`, the probes that judge the mutants of a part of the package; all of them judge the other mutants."""
 JUDGES = {
     "inversion": ("engines", "reference"),
-    "mixed": ("mixed",),
+    "mixed": ("mixed", "adjacency"),
     "meaning": ("meaning", "meaning_limits"),
-    **dict.fromkeys(("calibration", "search", "solving", "targets"), ("calibration", "calibration_unknowns")),
+    **dict.fromkeys(
+        ("calibration", "search", "solving", "targets"), ("calibration", "calibration_unknowns", "adjacency")
+    ),
 }
 """The tests that do, with `test_stages`; `OTHERWISE` those of the other parts."""
 OTHERWISE = ("bounds", "curve", "engines", "reference")
-LONGEST = 0.5
-"""Tests that take more seconds of processor time do not judge."""
+LONGEST = 0.3
+"""Tests that take more seconds of processor time do not judge, but for those of stages."""
 FAILED: list[str] = []
 set_mutant_under_test = import_module("mutmut.mutation.trampoline").set_mutant_under_test
 state = import_module("mutmut.state").state
@@ -60,11 +62,11 @@ def run(item: pytest.Item) -> bool:
     return not FAILED
 
 
-def is_judge(item: pytest.Item, name: str) -> bool:
-    """Whether a test judges a mutant."""
+def is_judge(item: pytest.Item, name: str, seconds: float) -> bool:
+    """Whether a test, which takes so long, judges a mutant."""
     part, file = name.split(".")[1], item.path.stem.removeprefix("test_")
     if file != "pinned":
-        return file in ("stages", *JUDGES.get(part, OTHERWISE))
+        return file == "stages" or (file in JUDGES.get(part, OTHERWISE) and seconds <= LONGEST)
     parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
     if "name" not in parameters:
         return False
@@ -141,11 +143,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
         name = asked["name"]
         if len(running) >= int(os.environ.get("MUTANTS_PROCESSES", "2")):
             wait(running, verdicts)
-        mine = [
-            node
-            for node in of_function[function_of(name)]
-            if known[node]["seconds"] <= LONGEST and is_judge(items[node], name)
-        ]
+        mine = [node for node in of_function[function_of(name)] if is_judge(items[node], name, known[node]["seconds"])]
         pid = os.fork()
         if pid == 0:
             judge(name, [items[node] for node in mine], sum(known[node]["seconds"] for node in mine))

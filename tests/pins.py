@@ -127,7 +127,9 @@ def same(got: list[float], kept: list[float], rel_tol: float) -> bool:
     """Whether numbers are those that were kept."""
     scale = abs(kept[2]) if len(kept) == 5 else 0.0
     return len(got) == len(kept) and all(
-        (math.isnan(a) and math.isnan(b)) or a == b or abs(a - b) <= rel_tol * max(abs(b), scale if i == 3 else 0.0)
+        a == b
+        or (math.isnan(a) and math.isnan(b))
+        or (math.isfinite(b) and abs(a - b) <= rel_tol * max(abs(b), scale if i == 3 else 0.0))
         for i, (a, b) in enumerate(zip(got, kept, strict=True))
     )
 

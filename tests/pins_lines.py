@@ -36,6 +36,7 @@ RARE = {
     "phases": ([(0.5, 1e-3, 40), (0.9, 1e-4, 300)], 3.0, -14.0),
     "small": ([(0.9, 1e-3, 3)], 1e-5, -7.0),
     "below": ([(0.7, 0.01, 30)], -0.2, -2.0),
+    "among others": ([(0.5, 1e-3, 40), (9.0, 1.0, 2)], 3.0, -14.0),
 }
 
 
@@ -272,6 +273,10 @@ def contour_parts() -> Any:
             "end": refused(lambda: co._end_of_line(tilted, 1.0, 2.0, 3.0, 0.05, 4000.0)),  # noqa: B023
             "contour": [co.contour_for_epsilon(grid, e, d) for e in (0.0, 0.3, 5.0) for d in ("remove", "add")],
         }
+    found["cut"] = [
+        co.chernoff_bound(sa.rough_grid(compose(HISTORIES["two"]), -9.0), [1.5, 40.0], d, 1.2)
+        for d in ("remove", "add")
+    ]
     few = sa.rough_grid(compose([(4.0, 0.2, 3)]))
     found["few"] = [
         (line.cut_off, line.log_cut_share, line.delta(0.2))
@@ -404,6 +409,7 @@ def link_parts() -> Any:
     product = made.product(steps.steps)
     return {
         "error": (line.error, line.log_peak_error, line.spill),
+        "made": (made.beyond, made.chernoff, made.y.size),
         "beyond": [beyond.log_bound(steps, y) for y in (0.5, 6.0)],
         "bounds": (chernoff.bounds(steps), lk.log_sum_of(chernoff.share[:2], steps.steps)),
         "product": (beyond.product(steps.steps), chernoff.product(steps.steps), product.end_lost, product.base_error),
@@ -438,6 +444,35 @@ def certain_links() -> Any:
     return found
 
 
+@pin()
+def chain_sums() -> Any:
+    parts = (a_line(2.0), ct.Certain(Bounds(0.01, 0.02), 1e-5))
+    return [ca.Chain(parts, negligible, 1e-3).delta(0.8) for negligible in (None, (2.0, -5.0), (2.0, 900.0))]
+
+
+@pin()
+def further_chains() -> Any:
+    """A chain of a law bounded by Chernoff and of a loud link, for the same phases and for one more."""
+    steps, soft = compose([(0.07, 1e-3, 20), (0.1, 1e-6, 10_000)]), np.full((2, 1), 1.0 / 64.0)
+    barriers = [np.full((2, 1), 9.0), np.full((2, 1), 16.0)]
+    law = lw.law_for_tilt(steps, 1.5, soft, barriers[0])
+    table = ca.ChainTable(
+        None,
+        ca._negligible(law, 1.5),
+        (ct.certain_table(steps, soft, *barriers),),
+        law.end_lost(),
+        ca.Path(steps, soft, tuple(barriers), 1.5),
+    )
+    again = ca.further_chain(table, steps, soft, barriers)
+    both = again.joined(table.product(steps.steps))
+    counts = (steps, together(3), compose([(0.07, 1e-3, 5), (0.1, 1e-6, 9)]))
+    return [
+        (one.left_out, chain.negligible, chain.left_out, [chain.delta(e) for e in (3.0, 60.0)])
+        for one, n in zip((again, both, again), counts, strict=True)
+        for chain in [one.chain(n)]
+    ]
+
+
 @pin(coarse=False, rel_tol=1e-7)
 def chains() -> Any:
     found: dict[str, Any] = {}
@@ -462,9 +497,6 @@ def chains() -> Any:
     ):
         made = refused(lambda: ca.router_for_delta(compose(history), delta, start))  # noqa: B023
         found[str(delta)] = made if made == "refused" else (made[1], len(made[0].ends))
-    line = a_line(2.0)
-    parts = (line, ct.Certain(Bounds(0.01, 0.02), 1e-5))
-    found["sum"] = [ca.Chain(parts, negligible, 1e-3).delta(0.8) for negligible in (None, (2.0, -5.0), (2.0, 900.0))]
     return found
 
 
@@ -679,32 +711,46 @@ def runs() -> Any:
     }
 
 
+LIKE = {  # histories and deltas for which lines and chains are made once
+    "lines": ([(2.0, 0.3, 3), (1.8, 0.29, 2), (9.0, 1.0, 2)], 1e-5),
+    "links": ([(0.5, 1e-3, 2), (0.6, 1e-3, 3)], 1e-6),
+    "first": ([(1.0, 0.01, 2), (1.1, 0.01, 1)], 1e-6),
+}
+
+
+def tables(name: str) -> Any:
+    """Return what the terms of single phases prove, together and as products."""
+    history, delta = LIKE[name]
+    steps = compose(history)
+    plan = mn.plan_for(steps, delta, en.history_epsilon_and_table)
+    if plan is None:
+        return None
+    terms = plan.product(steps)
+    one, other = (plan.terms(steps.select(np.array([k]))) for k in range(2))
+    both = one.joined(other)
+    ways = ((terms, np.ones(1)), (both, steps.steps), (both.product(steps.steps), np.ones(1)))
+    return {
+        "plan": (plan.gaps, plan.epsilon, plan.suits(steps, delta)),
+        "epsilon": [way.epsilon(counts, steps.gaussian, delta, plan.epsilon) for way, counts in ways],
+        "delta": [way.delta(counts, steps.gaussian, plan.epsilon) for way, counts in ways],
+        "less": one.epsilon(steps.steps[:1], 0.0, delta, 0.3),
+        "add": (one.add, terms.add, both.add),
+    }
+
+
+for _name in LIKE:
+    pin(coarse=False, rel_tol=1e-7, name=f"tables_{_name}")(lambda name=_name: tables(name))
+
+
 @pin(coarse=False, rel_tol=1e-7)
 def many_phases() -> Any:
-    found: dict[str, Any] = {}
     long = compose([(0.9 + 0.004 * k, 0.01 + 1e-5 * (k % 7), 3 + k % 3) for k in range(60)])
-    found["few"] = (mn.few_like(long), mn.gaussian_like(long))
-    usual, loud = compose([(2.0, 0.3, 3), (1.8, 0.29, 2), (9.0, 1.0, 2)]), compose([(0.5, 1e-3, 2), (0.6, 1e-3, 3)])
-    for name, steps, delta in (("usual", usual, 1e-5), ("loud", loud, 1e-6)):
-        plan = mn.plan_for(steps, delta, en.history_epsilon_and_table)
-        assert plan is not None
-        terms = plan.product(steps)
-        some = plan.terms(steps.select(np.arange(1)))
-        found[name] = {
-            "plan": (plan.gaps, plan.epsilon, plan.suits(steps, delta)),
-            "terms": (
-                terms.epsilon(np.ones(1), steps.gaussian, delta, plan.epsilon),
-                terms.delta(np.ones(1), steps.gaussian, plan.epsilon),
-            ),
-            "less": some.epsilon(steps.steps[:1], 0.0, delta, 0.3),
-            "add": (some.add, terms.add),
-            "proves": [
-                terms.add.proves(mn._nameless(np.ones(1), 0.0), e, d) for e in (0.1, 1.0, 5.0) for d in (1e-3, 1e-9)
-            ]
-            if terms.add is not None
-            else None,
-        }
-    return found
+    usual = compose(LIKE["lines"][0])
+    return {
+        "few": (mn.few_like(long), mn.gaussian_like(long)),
+        "epsilon": mn.epsilon_of_many(usual, 1e-5, en.history_epsilon_and_table),
+        "delta": mn.delta_of_many(usual, 1.0, en.history_delta, en.history_epsilon_and_table),
+    }
 
 
 @pin(coarse=False, rel_tol=1e-8)

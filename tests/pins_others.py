@@ -185,7 +185,10 @@ def replaced_steps() -> Any:
                 "tails": [rule._log_tails(tilt) for tilt in (0.0, 0.7, t, 99.0)],
                 "ends": re_._ends(density, t),
             }
-        found[f"{noise} delta"] = [re_.replaced_delta(noise, rate, e) for e in (0.0, 1e-3, 0.5, 3.0, 50.0, 601.0)]
+        found[f"{noise} delta"] = [
+            re_.replaced_delta(noise, rate, e)
+            for e in (0.0, 1e-3, 0.05, 0.1, 0.2, 0.5, 0.7, 1.5, 2.0, 3.0, 5.0, 8.0, 50.0, 601.0)
+        ]
         found[f"{noise} beyond"] = [
             (re_._beyond(u, noise, rate, c), re_._scaled(0.7, u, noise, rate))
             for u in (-1.0, 3.0, 30.0)
@@ -229,7 +232,7 @@ def replaced_answers() -> Any:
             refused(side.atoms_alone),
         ),
         "line": (line.is_exact, line.above.y.size, line.above.step, line.above.log_beyond),
-        "rho": re.zcdp_rho(nothing, others),
+        "rho": [re.zcdp_rho(nothing, one) for one in (others, ((ReplacedSubsampledGaussian(0.7, 0.1), 3),))],
         "renyi": [re.renyi_divergence(nothing, others, a, "remove") for a in (1.5, 8.0)],
         "beyond": [re._ratio_beyond(nothing, (*others, (RESPONSE, 2)), a, "remove") for a in (2.0, 900.0)],
     }

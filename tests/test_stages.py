@@ -13,7 +13,7 @@ import numpy as np
 import oracle
 import pytest
 from flint import acb, arb, ctx
-from pins_lines import a_line
+from pins_lines import a_line, piece
 from pins_steps import HISTORIES, law
 
 from opacus_edgeworth.bounds import Bounds
@@ -22,7 +22,7 @@ from opacus_edgeworth.composition import compose
 from opacus_edgeworth.curve import PrivacyCurve
 from opacus_edgeworth.errors import InvalidParameterError, OutOfReachError
 from opacus_edgeworth.inversion.certain import Certain, CertainTable
-from opacus_edgeworth.inversion.characteristic import _expm1_imaginary, _less_angle, log_cf, log_steps
+from opacus_edgeworth.inversion.characteristic import _expm1_imaginary, _less_angle, gap_cf, log_cf, log_steps
 from opacus_edgeworth.inversion.elementary import (
     ORDERS,
     distance_bound,
@@ -31,15 +31,23 @@ from opacus_edgeworth.inversion.elementary import (
     nearly_noiseless_delta,
     sampling_delta,
 )
-from opacus_edgeworth.inversion.engines import add_direction_delta, direction_delta, history_direction_delta
+from opacus_edgeworth.inversion.engines import (
+    add_direction_delta,
+    direction_delta,
+    history_direction_delta,
+    history_epsilon_and_table,
+)
 from opacus_edgeworth.inversion.exact import single_step_delta
-from opacus_edgeworth.inversion.grid import discretisation_error, make_grid, range_error
+from opacus_edgeworth.inversion.grid import discretisation_error, expm1_minus, make_grid, range_error
 from opacus_edgeworth.inversion.inverting import invert
 from opacus_edgeworth.inversion.line import Chernoff, log_chernoff
+from opacus_edgeworth.inversion.link import make_link
+from opacus_edgeworth.inversion.many import AddBound, plan_for
 from opacus_edgeworth.inversion.quadrature import log_mgf_upper, tilted_steps
 from opacus_edgeworth.inversion.root import invert_delta
 from opacus_edgeworth.inversion.saddle import log_kappa
 from opacus_edgeworth.inversion.truncation import decay_bound, shifted_bound
+from opacus_edgeworth.meaning import renyi
 from opacus_edgeworth.meaning.gaussian import gaussian_delta
 from opacus_edgeworth.meaning.renyi import _log_above
 from opacus_edgeworth.mechanisms import (
@@ -55,7 +63,7 @@ from opacus_edgeworth.mechanisms import (
     score_at_loss,
 )
 from opacus_edgeworth.mixed import points
-from opacus_edgeworth.mixed.atoms import compose_atoms
+from opacus_edgeworth.mixed.atoms import Atoms, compose_atoms
 from opacus_edgeworth.mixed.contour import Parts, chernoff_delta, chernoff_epsilon
 from opacus_edgeworth.mixed.engines import mixed_epsilon
 from opacus_edgeworth.mixed.laplace import LaplacePart, log_phi, sampled_laplace_delta
@@ -346,6 +354,11 @@ def test_what_a_renyi_divergence_leaves_out_is_bounded(s, q, tilt):
     assert true <= got <= float(true.mid()) + 0.5 + 4.0 * abs(tilt) / s
 
 
+def test_small_differences_keep_their_relative_accuracy():
+    for x in (-0.2499, -0.24, -0.2, -0.1, -1e-3, 1e-9, 0.05, 0.15, 0.2, 0.24, 0.2499):
+        assert abs(arb(float(expm1_minus(np.array(x)))) / (arb(x).exp() - 1 - arb(x)) - 1) <= 3.0 * ULP
+
+
 def test_turned_angles_keep_their_relative_accuracy():
     angle = np.concatenate([np.linspace(0.3, 0.4999, 40), [1e-9, 1e-3, 0.51, 2.0, -0.4]])
     turned = _expm1_imaginary(angle)
@@ -354,6 +367,56 @@ def test_turned_angles_keep_their_relative_accuracy():
         exact = acb(0, a).exp() - 1
         for part, true in ((value.real, exact.real), (value.imag, exact.imag), (rest.imag, exact.imag - a)):
             assert abs(arb(part) / true - 1) <= (3.0 if abs(a) < 0.5 else 40.0) * ULP
+
+
+def test_what_a_barrier_hides_from_a_renyi_divergence_is_added(monkeypatch):
+    """Below b = U - NEARER W the law is whole but for Phi(-NEARER); with a small NEARER both parts are seen."""
+    steps = compose([(0.7, 0.02, 1)])
+    low, high = (float(bound[0]) for bound in renyi._log_mgf(steps, 3.0, "remove"))
+    assert high - low < 1e-9
+    monkeypatch.setattr(renyi, "NEARER", 1.0)
+    assert 2.0 * float(tail(arb(1)).mid()) <= renyi._log_mgf(steps, 3.0, "remove")[1][0] - high <= 0.4
+
+
+def test_a_chain_alone_proves_nothing_of_the_other_direction():
+    steps = compose([(0.5, 1e-3, 2), (0.6, 1e-3, 3)])
+    plan = plan_for(steps, 1e-6, history_epsilon_and_table)
+    assert plan is not None
+    terms, counts = plan.product(steps), np.ones(1)
+    known = terms.epsilon(counts, 0.0, 1e-6, plan.epsilon)
+    assert known is not None
+    hopeless = AddBound(Chernoff(np.array([2.0]), np.array([[99.0]])), np.array([0.0]), np.array([9.0]))
+    for add in (hopeless, None):
+        assert replace(terms, add=add).epsilon(counts, 0.0, 1e-6, plan.epsilon) is None
+        assert replace(terms, add=add).delta(counts, 0.0, known.upper) is None
+
+
+@pytest.mark.parametrize(("kept", "upper"), [([], 1.0), (["a table"], 0.0), (["a table"], math.inf)])
+def test_there_is_no_plan_without_a_table_or_an_epsilon(kept, upper):
+    def ask(steps, delta, keep):
+        keep.extend(kept)
+        return Bounds(0.0, upper)
+
+    assert plan_for(compose([(1.0, 0.1, 2)]), 1e-5, ask) is None
+
+
+def test_errors_of_a_link_are_summed_upwards():
+    steps, one = piece()
+    made = make_link(steps, one, 2.0, -8.0)
+    value, wrong = gap_cf(steps, made.c, made.y, made.logs)
+    kernel = np.abs(1.0 / ((made.c + 1j * made.y) * (made.gap + 1j * made.y)))
+    total = math.fsum(((wrong + 16.0 * ULP * np.abs(value)) * kernel).tolist())
+    assert 5e-10 < made.line(steps).error / total - 1.0 < 2e-9
+
+
+def test_the_largest_loss_proves_from_where_it_is_on():
+    bound = AddBound(Chernoff(np.array([2.0]), np.array([[9.0]])), np.array([0.0]), np.array([0.1]))
+    steps = compose([(1.0, 0.1, 1)])
+    assert not bound.proves(steps, 0.1, 1e-9)
+    assert not bound.proves(steps, 0.1 * (1.0 + 4.0 * ULP), 1e-9)
+    assert bound.proves(steps, 0.1 * (1.0 + 20.0 * ULP), 1e-9)
+    assert not bound.proves(replace(steps, gaussian=0.1), 0.2, 1e-9)
+    assert not bound.joined(bound).proves(compose([(1.0, 0.1, 1), (2.0, 0.1, 1)]), 0.15, 1e-9)
 
 
 # --- lines -----------------------------------------------------------------------------------------------------------
@@ -502,6 +565,12 @@ def test_the_chance_of_never_being_sampled():
             assert got.upper == min(sampling_delta(steps, epsilon if direction == "add" else 0.0), 1.0)
 
 
+@pytest.mark.parametrize("history", [[], [(0.05, 0.1, 3), (5.0, 1.0, 2)], [(0.05, 0.1, 3), (0.2, 0.1, 3)]])
+def test_noise_that_is_not_negligible_is_not_neglected(history):
+    for direction in ("remove", "add"):
+        assert nearly_noiseless_delta(compose(history), 0.1, direction) == Bounds(0.0, 1.0)
+
+
 def test_the_total_variation_distance_is_bounded_by_the_sum():
     steps = compose([(2.0, 0.001, 3), (9.0, 0.01, 2), (40.0, 1.0, 1)])
     exact = (arb(1) / 80 / arb(2).sqrt()).erf()
@@ -579,6 +648,12 @@ def test_fewer_batches_may_do_as_well(safe, largest):
     assert len(asked) == 1 or 9 in safe
 
 
+def test_everything_may_be_seen_for_certain():
+    curve = PrivacyCurve([(DiscreteMechanism((1.0, 0.0), (0.0, 1.0)), 2)])
+    assert curve.delta(3.0).lower >= 1.0 - 1e-14
+    assert curve.true_positive_rate(0.1).lower >= 1.0 - 1e-14
+
+
 def test_what_is_seen_for_certain_cannot_be_told_from_delta():
     others = ((DiscreteMechanism((0.5, 0.5, 0.0), (0.5, 0.3, 0.2)), 1),)
     got = mixed_epsilon(compose([]), others, 0.2)
@@ -618,6 +693,7 @@ def test_atoms_are_the_exact_sums():
     for power, loss, mass in zip(sorted(total), atoms.loss, atoms.mass, strict=True):
         assert abs(arb(loss) - power * arb(2).log()) <= atoms.loss_error <= 300 * ULP
         assert abs(Fraction(mass) / total[power] - 1) <= atoms.mass_error <= 2000 * ULP
+    assert Atoms(np.array([50.0]), np.array([0.9]), 0.0, 0.0, 0.3).delta(0.0).upper == 1.0
     for x in (0, 1, 3):  # epsilon a little above x log 2
         exact = sum(
             (mass * (1 - Fraction(2) ** (x - power)) for power, mass in total.items() if power > x), Fraction(0)
@@ -644,6 +720,16 @@ def test_laplace_generating_functions_err_by_less_than_they_say(rate, c):
             assert abs((acb(complex(value[k])) - true.log()).exp() - 1) <= math.expm1(wrong[k])
             assert wrong[k] < 1e-11
             assert float(abs(true).log().mid()) <= tilted.log_beyond(0.6 * k)
+
+
+@pytest.mark.parametrize("epsilon", [599.5, 600.5, 601.5])
+def test_sampled_laplace_steps_where_exponentials_overflow(epsilon):
+    q, rate = 0.2, 606.0
+    inner = arb(epsilon) + ((1 - (-arb(epsilon)).exp() * (1 - arb(q))) / arb(q)).log()
+    exact = arb(q) * (1 - ((inner - rate) / 2).exp())
+    got = sampled_laplace_delta(rate, q, epsilon, "remove")
+    assert got.lower <= exact <= got.upper
+    assert got.relative_width < 1e-11
 
 
 @pytest.mark.parametrize("t", [1.4, 5.0])
@@ -727,6 +813,17 @@ def test_the_error_of_a_rule_counts(monkeypatch, t):
     least = math.exp(-12.0 - max(plain.log_phi, 0.0))
     assert 0.99 * least <= poor.log_phi_error <= 8.0 * least * (1.0 + t)
     assert poor.mean_error > 0.1 * least
+    fine, error = points._fine_log_phi(
+        law_of,
+        PoorRule(poor.rule),
+        t,
+        poor.loss[0],
+        0.0 * poor.loss[0],
+        np.exp(np.append(law_of.log_mass, poor.rule.log_mass)),
+        0.0,
+    )
+    if t < 9.0:
+        assert error == pytest.approx((2.0 + 2.0 * t) * math.exp(-12.0 - fine), rel=1e-3)
     assert poor.log_cf(1.0, 8)[1][3] >= 2.0 * math.exp(-12.0 + 0.7 - plain.log_phi) * 0.99
     with pytest.raises(OutOfReachError):
         replace(plain, rule=None, loss=np.zeros((1, 140_000))).log_cf(0.5, 700)
