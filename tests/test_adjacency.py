@@ -252,3 +252,11 @@ def test_the_command_line_names_the_adjacency():
     ways = run("plan", *aim, "--dataset-size", "1000", "--batch-size", "10", "--epochs", "1")
     assert ways["best"]["noise_multiplier"] == pytest.approx(least["noise_multiplier"], rel=1e-5)
     assert "replaced" in ways["target"]
+
+
+@pytest.mark.parametrize(("noise", "rate"), [(1e-3, 0.5), (1e6, 0.5), (1e4, 1e-6)])
+def test_rho_where_no_order_or_no_high_one_can_be_looked_at(noise, rate):
+    """From a / (2 s^2) on, as for an example removed, and never above N(1) from N(-1)."""
+    rho = replaced((noise, rate, 3)).zcdp_rho()
+    assert rho.lower >= 1.5 / noise**2 * (1 - 1e-12)
+    assert rho.upper <= 6.0 / noise**2 * (1 + 1e-12)

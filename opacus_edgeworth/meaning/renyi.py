@@ -112,7 +112,8 @@ def zcdp_rho(steps: Composition, others: Others) -> Bounds:
             return Bounds(math.inf, math.inf)
         rho, order = _largest_ratio(steps, others, direction)
         most = max(most, rho)
-        least = max(least, renyi_divergence(steps, others, order, direction).lower / order)
+        with suppress(OutOfReachError):  # what is known must do
+            least = max(least, renyi_divergence(steps, others, order, direction).lower / order)
     return Bounds(least, max(found.upper + most, least))
 
 
@@ -135,6 +136,8 @@ def _largest_ratio(steps: Composition, others: Others, direction: Direction) -> 
             orders.append(order)
     beyond = _ratio_beyond(steps, others, orders[-1], direction)
     best, upper = 2.0, math.inf
+    if len(orders) == 1:  # not even the first was in reach
+        return beyond, best
     for _ in range(MAX_CELLS):
         best = max(orders[1:], key=lambda a: value[a].lower / (a * (a - 1.0)))
         lower = value[best].lower / (best * (best - 1.0))
@@ -159,12 +162,13 @@ def _ratio_beyond(steps: Composition, others: Others, order: float, direction: D
     """Return an upper bound on D_a / a of the steps that are not Gaussian, for every a from an order on.
 
     Where an example is replaced, a sampled step's Q is at least (1 - q) N(0, s^2), so that D_a is at most that of P
-    from N(0, s^2), at most a / (2 s^2), less log(1 - q).
+    from N(0, s^2), at most a / (2 s^2), less log(1 - q); and at most that of N(1, s^2) from N(-1, s^2), 2 a / s^2.
     """
     rest = tuple((step, n) for step, n in others if not isinstance(step, ReplacedSubsampledGaussian))
     terms = [
-        n * (0.5 / step.noise_multiplier**2 - math.log1p(-step.sample_rate) / order) * (1.0 + 16.0 * ULP)
+        n * min(0.5 * unit - math.log1p(-step.sample_rate) / order, 2.0 * unit) * (1.0 + 16.0 * ULP)
         for step, n in _replaced(others)
+        for unit in (1.0 / step.noise_multiplier**2,)
     ]
     largest = _without_gaussian(steps, rest, direction).largest_loss().upper
     return (math.fsum(terms) + largest / order) * (1.0 + 4.0 * ULP)

@@ -32,6 +32,8 @@ NARROW = 1e-8
 """Relative width at which no more nodes are spent."""
 WIDE, WIDE_EPSILON = 1e-6, 1e-4
 """Relative widths, of delta and epsilon, from which a few outcomes are gone through one by one."""
+LEAST = 1e-320
+"""Up to this delta nothing is gained by a line."""
 USEFUL = 1e-3
 """Relative width of delta up to which a line may serve at other epsilons."""
 MAX_OUTCOMES, MAX_OUTCOMES_EPSILON = 12, 3
@@ -195,6 +197,8 @@ def _delta_by_lines(side: Side, total: Parts, epsilon: float, known: Bounds, kee
         return known.intersect(_add(Bounds(0.0, min(upper, 1.0)), revealed))
     if upper < 1.0:
         known = known.intersect(_add(Bounds(0.0, upper), revealed))
+    if known.upper <= LEAST:
+        return known
     if side.gaussian.phases > 0 and math.log(upper + 1e-300) - LOG_RELATIVE_CUT > LOG_CUT:
         total = side.parts(math.log(upper) - LOG_RELATIVE_CUT)
         c = saddle_for_epsilon(total, epsilon)
