@@ -34,6 +34,7 @@ from opacus_edgeworth.inversion.elementary import (
 from opacus_edgeworth.inversion.engines import (
     add_direction_delta,
     direction_delta,
+    history_delta,
     history_direction_delta,
     history_epsilon_and_table,
 )
@@ -571,6 +572,15 @@ def test_noise_that_is_not_negligible_is_not_neglected(history):
         assert nearly_noiseless_delta(compose(history), 0.1, direction) == Bounds(0.0, 1.0)
 
 
+@pytest.mark.parametrize("epsilon", [5.0, 8.0, 12.0])
+def test_hardly_any_noise_may_still_count(epsilon):
+    """Beyond the test's threshold there is e^epsilon times what it errs by, in one direction."""
+    exact = oracle.single_step_delta(epsilon, 0.075, 0.3, "remove")
+    for got in (history_delta(compose([(0.075, 0.3, 1)]), epsilon), PrivacyCurve([(0.075, 0.3, 1)]).delta(epsilon)):
+        assert got.lower <= exact <= got.upper
+        assert got.relative_width < 1e-9
+
+
 def test_the_total_variation_distance_is_bounded_by_the_sum():
     steps = compose([(2.0, 0.001, 3), (9.0, 0.01, 2), (40.0, 1.0, 1)])
     exact = (arb(1) / 80 / arb(2).sqrt()).erf()
@@ -842,3 +852,11 @@ def test_a_gaussians_delta_is_never_negative():
 def test_targets_that_promise_nothing_are_refused(delta):
     with pytest.raises(InvalidParameterError, match="target_delta"):
         as_target({"target_epsilon": 1.0, "target_delta": delta})
+
+
+def test_a_target_is_about_its_adjacency():
+    promise = {"target_epsilon": 1.0, "target_delta": 1e-5}
+    assert as_target(promise).adjacency == as_target(promise | {"adjacency": None}).adjacency == "add_or_remove"
+    replaced = as_target(promise | {"adjacency": "replace_one"})
+    assert replaced.adjacency == "replace_one"
+    assert replaced.says != as_target(promise).says
