@@ -277,6 +277,7 @@ def checked(folder: Path) -> dict[str, Any]:
         "few in each part": opacus_private(200, 4),
         "one seed": opacus_private(2000, 100, generator=torch.Generator().manual_seed(0)),
         "each for itself": alone,
+        "one loader": (*opacus_private(2000, 100)[:2], alone[-1]),  # of one process, for a model of several
     }
     results = {name: ew.check(made, delta=1e-4) for name, made in loops.items()}
     return {

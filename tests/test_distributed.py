@@ -369,3 +369,6 @@ def test_the_check_knows_the_mistakes_of_several_processes(seen: list[dict[str, 
         assert checked["few in each part"]["findings"]["empty-parts-skipped"] == math.inf
         assert checked["each for itself"]["findings"]["each-for-itself"] == epsilon((run.NOISE, 0.05, 40))
         assert checked["each for itself"]["epsilon"] > checked["each for itself"]["reported"]
+        assert set(checked["one loader"]["findings"]) == {"one-loader-for-all", "loader-changed", "insecure-noise"}
+        # an example may be in both parts of a step, and is in one of them about twice as often
+        assert checked["one loader"]["epsilon"] == epsilon((run.NOISE / 2, 0.1, 20))
