@@ -573,7 +573,7 @@ def test_noise_that_is_not_negligible_is_not_neglected(history):
 
 
 @pytest.mark.parametrize("epsilon", [5.0, 8.0, 12.0])
-def test_hardly_any_noise_may_still_count(epsilon):
+def test_noise_next_to_none_may_still_count(epsilon):
     """Beyond the test's threshold there is e^epsilon times what it errs by, in one direction."""
     exact = oracle.single_step_delta(epsilon, 0.075, 0.3, "remove")
     for got in (history_delta(compose([(0.075, 0.3, 1)]), epsilon), PrivacyCurve([(0.075, 0.3, 1)]).delta(epsilon)):
