@@ -7,6 +7,7 @@ samples, and which adjacency was meant. Ours answers for Poisson sampling and fo
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -73,6 +74,8 @@ def phases_in(state_dict: Any) -> list[Phase]:
     if missing:
         raise InvalidParameterError(f"state_dict does not have the key `{missing[0]}`; it may have been cut short")
     mechanism = state_dict["mechanism"]
+    if inspect.ismethod(mechanism) and mechanism.__name__ == "mechanism":
+        mechanism = mechanism()  # Opacus 1.5 kept the method in the name's place
     if not _is_known(mechanism):
         raise InvalidParameterError(
             f"state_dict of the mechanism {shown(mechanism)} cannot be loaded: only {', '.join((MECHANISM, *OTHERS))}"

@@ -110,6 +110,14 @@ def test_a_run_of_ours_goes_on_with_any_accountant(name: str, tmp_path: Path):
     assert engine.get_epsilon(DELTA) == whole.get_epsilon(DELTA)
 
 
+def test_states_of_opacus_1_5_hold_the_method_for_the_name():
+    accountant = ew.EdgeworthAccountant()
+    accountant.load_state_dict({"history": [(1.0, 0.01, 5)], "mechanism": create_accountant("rdp").mechanism})
+    assert accountant.history == [(1.0, 0.01, 5)]
+    with pytest.raises(ew.InvalidParameterError, match="mechanism"):
+        accountant.load_state_dict({"history": [(1.0, 0.01, 5)], "mechanism": accountant.get_epsilon})
+
+
 @pytest.mark.parametrize("name", ["rdp", "prv"])
 def test_there_and_back_nothing_changes(name: str):
     ours, other, again = accountant_of(), accountant_of([], name), ew.EdgeworthAccountant()
