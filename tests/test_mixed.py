@@ -365,12 +365,12 @@ def test_nothing_is_certain_that_is_only_likely():
 @pytest.mark.parametrize(
     "history",
     [
-        [(PoissonSubsampledLaplace(1e-3, 1e-60), 1)],
+        [(PoissonSubsampledLaplace(1e-3, 1e-40), 1)],
         [(1.0, 1e-6, 1), (RandomizedResponse(0.1), 1)],
         [(Laplace(0.05), 5), (1.0, 0.5, 2)],
         [(Laplace(0.05), 5), (Gaussian(1.0), 2)],
-        [(Laplace(0.05), 5), (Gaussian(1e-160), 2)],
-        [(RandomizedResponse(0.5), 5), (Gaussian(1e160), 2)],
+        [(Laplace(0.05), 5), (Gaussian(1e-120), 2)],
+        [(RandomizedResponse(0.5), 5), (Gaussian(1e120), 2)],
         [(Laplace(1e-6), 3)],
         [(Laplace(1e9), 3), (RandomizedResponse(1e6, 7), 2)],
     ],
