@@ -188,7 +188,7 @@ def change(name: str, path: str) -> str:
 
 def survivors_by_kind(found: list[Module]) -> list[str]:
     """Return the lines on the survivors, by the kinds of reasons."""
-    reasons: dict[str, dict[str, str]] = json.loads(REASONS.read_text())
+    reasons: dict[str, dict[str, str]] = json.loads(REASONS.read_text())["reasons"]
     of_kind: dict[str, list[str]] = {kind: [] for kind in (*reasons, "not explained")}
     for module in found:
         for name in module.survivors:
@@ -218,6 +218,7 @@ def report(found: list[Module], share: float, seed: int) -> str:
     )
     last_change = ["git", "log", "-1", "--format=%h", "--", PACKAGE]
     commit = subprocess.run(last_change, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    slower = sum(m.verdicts[name]["files"] == list(SLOWER) for m in found for name in m.survivors)
     rows = [
         f"| {m.name.removeprefix(PACKAGE + '/')} | {len(m.mutants)} | {len(m.verdicts)} | {m.killed} | {len(m.late)} "
         f"| {len(m.survivors)} | {m.score:.1%} |"
@@ -236,6 +237,10 @@ def report(found: list[Module], share: float, seed: int) -> str:
         f"The first test to fail was a stage written down (`test_pinned`) {pinned} times, a stage against ball "
         f"arithmetic or exact sums (`test_stages`) {stages} times, another one {killed - pinned - stages} times; quick "
         "and specific tests come first, so that this is not how many each would kill.",
+        "",
+        f"{slower} of the survivors were judged by the slower tests, too; the others by the quick ones alone.",
+        "",
+        json.loads(REASONS.read_text())["note"],
         "",
         "Mutants are of functions and methods. mutmut changes no properties (nor anything else that is decorated), no "
         "constants of modules, and no default values but plain ones. What errors say is left out.",
