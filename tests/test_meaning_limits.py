@@ -133,7 +133,7 @@ def test_regression_large_orders(order):
     encloses(curve((0.9, 0.01, 3)).renyi_divergence(order, direction="remove"), exact, 1e-13)
     encloses(curve((0.9, 1.0, 3)).renyi_divergence(order), 3 * a / (2 * s * s), 1e-13)
     with pytest.raises(CertificationError, match="ask a lower one"):
-        curve((50.0, 1e-300, 3)).renyi_divergence(1e200, direction="add")
+        curve((50.0, 1e-40, 3)).renyi_divergence(1e200, direction="add")
 
 
 def test_regression_a_hopeless_epsilon_spoilt_the_others():
