@@ -24,10 +24,10 @@ from opacus_edgeworth.states import MECHANISM, phases_in, phases_of, state_of
 Method = Literal["certified", "aea", "eei", "tilted"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
-_RECORDING = threading.RLock()
-"""Held while a history changes, so that no step of two threads is lost. Of all accountants, which can be copied so; and
-never by readers, which may be handlers of signals that come in between: they copy the list, which is atomic. Reentrant,
-because an exception like KeyboardInterrupt, coming just before it is released, leaves it to its thread."""
+_COUNTING = threading.Lock()
+"""Held while an entry is counted up, so that no step of two threads is lost. It is one for all accountants, which can
+be copied so. Nobody waits for it: who does not get it appends an entry, which is atomic, as copying the list is for
+readers. An exception like KeyboardInterrupt, right after its acquisition, so costs nothing but entries not merged."""
 
 
 class EdgeworthAccountant(IAccountant):
@@ -59,12 +59,18 @@ class EdgeworthAccountant(IAccountant):
           InvalidParameterError: an argument is outside its range. The history is unchanged then.
         """
         phase = (as_noise_multiplier(noise_multiplier), as_sample_rate(sample_rate))
-        with _RECORDING:
-            history = self.history  # Opacus may swap the list
-            if history and tuple(history[-1][:2]) == phase:
-                history[-1] = (*phase, history[-1][2] + 1)
+        history = self.history  # Opacus may swap the list
+        if not _COUNTING.acquire(blocking=False):
+            history.append((*phase, 1))
+            return
+        try:
+            last = len(history) - 1  # where it stays, whoever appends in between
+            if last >= 0 and tuple(history[last][:2]) == phase:
+                history[last] = (*phase, history[last][2] + 1)
             else:
                 history.append((*phase, 1))
+        finally:
+            _COUNTING.release()
 
     def get_epsilon(
         self,
@@ -179,8 +185,7 @@ class EdgeworthAccountant(IAccountant):
             corrupt or was altered after it was saved; this accountant is unchanged then.
         """
         phases = phases_in(state_dict)
-        with _RECORDING:
-            self.history = phases  # what Opacus 1.6 does; 1.5 compares a method with a name, and refuses every state
+        self.history = phases  # what Opacus 1.6 does; 1.5 compares a method with a name, and refuses every state
 
 
 def register() -> None:

@@ -537,6 +537,22 @@ def test_steps_of_many_threads_are_all_counted():
     assert found == dict.fromkeys(noises, each)
 
 
+def test_a_step_waits_for_nobody():
+    """Regression: a lock that an interrupted step had kept stopped all other threads for ever."""
+    accountant = ew.EdgeworthAccountant()
+    for _ in range(2):
+        accountant.step(noise_multiplier=1.0, sample_rate=0.01)
+    with accountant_module._COUNTING:
+        other = threading.Thread(
+            target=accountant.step, kwargs={"noise_multiplier": 1.0, "sample_rate": 0.01}, daemon=True
+        )
+        other.start()
+        other.join(60.0)
+        accountant.step(noise_multiplier=1.0, sample_rate=0.01)
+    assert len(accountant) == 4
+    assert accountant.get_epsilon(DELTA) == ew.PrivacyCurve([(1.0, 0.01, 4)]).epsilon(DELTA).upper
+
+
 def test_a_handler_of_signals_may_read_in_the_middle_of_a_step():
     """Who saves on SIGTERM does so between any two lines, within `step` too: readers must not wait for it."""
     accountant, seen = accountant_of(), []
@@ -544,7 +560,7 @@ def test_a_handler_of_signals_may_read_in_the_middle_of_a_step():
     def read() -> None:
         seen.append((len(accountant), accountant.get_epsilon(DELTA), accountant.state_dict()["history"]))
 
-    with accountant_module._RECORDING:
+    with accountant_module._COUNTING:
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
         reader.join(60.0)

@@ -130,6 +130,8 @@ def continued(run: Run | None, entries: list[Any], delta: float) -> Run | None:
     with suppress(InvalidParameterError):  # who composes all of it says where
         failed = None
         if run is not None and (holds or run.holds(entries)):
+            if len(entries) == len(run.past) and entries[-1] == run.past[-1]:
+                return run  # asked again
             further = _add_up(run, entries[len(run.past) - 1 :], delta)
             if further is not None:
                 return further
