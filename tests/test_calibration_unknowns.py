@@ -415,9 +415,12 @@ def test_extremes_end_in_an_answer_or_an_error_of_ours(call, arguments, target):
 def test_whole_numbers_take_few_evaluations(monkeypatch, noise, rate, target):
     evaluations = []
     known = ew.PrivacyCurve.__init__
-    monkeypatch.setattr(
-        ew.PrivacyCurve, "__init__", lambda self, history: (evaluations.append(1), known(self, history))[1]
-    )
+
+    def counted(self, history, **adjacency):
+        evaluations.append(1)
+        known(self, history, **adjacency)
+
+    monkeypatch.setattr(ew.PrivacyCurve, "__init__", counted)
     ew.calibrate_steps(noise_multiplier=noise, sample_rate=rate, **target)
     assert len(evaluations) <= 15
 
