@@ -378,6 +378,7 @@ def lines_of(function: Any, kill_at: int | None) -> int:
 
 
 @pytest.mark.parametrize("grad_sample_mode", ["hooks", "ghost"])
+@pytest.mark.usefixtures("_own_lock")
 def test_wherever_a_step_ends_what_changed_the_model_was_counted(grad_sample_mode: str):
     """Opacus counts after the noise is drawn and before it reaches the parameters: nothing can come in between."""
     engine, criterion = PrivacyEngine(accountant="edgeworth"), nn.CrossEntropyLoss()
@@ -476,6 +477,12 @@ def test_a_run_killed_again_and_again_never_reports_less_than_its_model_holds(tm
 
 
 @pytest.fixture
+def _own_lock(monkeypatch: pytest.MonkeyPatch):
+    """An interrupted step may keep the lock: not that of other tests, which count on it."""
+    monkeypatch.setattr(accountant_module, "_COUNTING", threading.Lock())
+
+
+@pytest.fixture
 def _eager_threads():
     """Let threads take turns as often as they can."""
     before = sys.getswitchinterval()
@@ -484,7 +491,7 @@ def _eager_threads():
     sys.setswitchinterval(before)
 
 
-@pytest.mark.usefixtures("_eager_threads")
+@pytest.mark.usefixtures("_eager_threads", "_own_lock")
 def test_readers_see_no_less_than_was_there_and_nothing_torn():
     """The noise changes every third step, so that phases are both counted up and added while threads read."""
     accountant, taken, failures = ew.EdgeworthAccountant(), [0], []
@@ -519,7 +526,7 @@ def test_readers_see_no_less_than_was_there_and_nothing_torn():
     assert len(accountant) == len(phases)
 
 
-@pytest.mark.usefixtures("_eager_threads")
+@pytest.mark.usefixtures("_eager_threads", "_own_lock")
 def test_steps_of_many_threads_are_all_counted():
     """Each thread has its own noise, so that the last phase may change between looking at it and counting it up."""
     accountant, noises, each = ew.EdgeworthAccountant(), (0.5, 1.0, 1.5, 2.0), 2000
@@ -537,6 +544,7 @@ def test_steps_of_many_threads_are_all_counted():
     assert found == dict.fromkeys(noises, each)
 
 
+@pytest.mark.usefixtures("_own_lock")
 def test_a_step_waits_for_nobody():
     """Regression: a lock that an interrupted step had kept stopped all other threads for ever."""
     accountant = ew.EdgeworthAccountant()
@@ -553,6 +561,7 @@ def test_a_step_waits_for_nobody():
     assert accountant.get_epsilon(DELTA) == ew.PrivacyCurve([(1.0, 0.01, 4)]).epsilon(DELTA).upper
 
 
+@pytest.mark.usefixtures("_own_lock")
 def test_a_handler_of_signals_may_read_in_the_middle_of_a_step():
     """Who saves on SIGTERM does so between any two lines, within `step` too: readers must not wait for it."""
     accountant, seen = accountant_of(), []
