@@ -117,8 +117,11 @@ def test_schedules_of_the_clipping_norm_leave_the_noise_multiplier(kind, monkeyp
     assert engine.accountant.history == [(2.0, 1 / 8, len(loader))]
 
 
-def test_virtual_steps_count_with_the_noise_of_their_logical_step(monkeypatch):
-    """With a memory manager, noise is added once per logical step; the scheduler is stepped when one is complete."""
+def recorded_in_pieces(monkeypatch, at_every_piece):
+    """Train in pieces, the scheduler being stepped at each, or when a batch is complete; return what was recorded.
+
+    And the noise that was added, and how many batches there are.
+    """
     engine, model, optimizer, loader = private_training(size=128, batch=32)
     added, scheduler = Added(monkeypatch, 2), NOISE["exponential"](optimizer)
     with BatchMemoryManager(data_loader=loader, max_physical_batch_size=5, optimizer=optimizer) as physical:
@@ -126,27 +129,24 @@ def test_virtual_steps_count_with_the_noise_of_their_logical_step(monkeypatch):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(x), y).backward()
             optimizer.step()
-            if not optimizer._is_last_step_skipped:
+            if at_every_piece or not optimizer._is_last_step_skipped:
                 scheduler.step()
-    recorded = step_by_step(engine.accountant.history)
-    assert len(added.norms) > len(loader)  # so there were virtual steps
-    assert recorded == pytest.approx(added.multipliers([1.0] * len(loader)), rel=1e-15)
-    assert len(set(recorded)) == len(loader)
+    return step_by_step(engine.accountant.history), added, len(loader)
+
+
+def test_virtual_steps_count_with_the_noise_of_their_logical_step(monkeypatch):
+    """With a memory manager, noise is added once per logical step; the scheduler is stepped when one is complete."""
+    recorded, added, batches = recorded_in_pieces(monkeypatch, at_every_piece=False)
+    assert len(added.norms) > batches  # so there were virtual steps
+    assert recorded == pytest.approx(added.multipliers([1.0] * batches), rel=1e-15)
+    assert len(set(recorded)) == batches
 
 
 def test_a_scheduler_that_steps_at_virtual_steps_is_recorded_as_it_was(monkeypatch):
     """The noise then falls faster than meant, and the history says so."""
-    engine, model, optimizer, loader = private_training(size=128, batch=32)
-    added, scheduler = Added(monkeypatch, 2), NOISE["exponential"](optimizer)
-    with BatchMemoryManager(data_loader=loader, max_physical_batch_size=5, optimizer=optimizer) as physical:
-        for x, y in physical:
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x), y).backward()
-            optimizer.step()
-            scheduler.step()
-    recorded = step_by_step(engine.accountant.history)
-    assert recorded == pytest.approx(added.multipliers([1.0] * len(loader)), rel=1e-15)
-    assert recorded[-1] < 2.0 * 0.9 ** (len(loader) + 1)
+    recorded, added, batches = recorded_in_pieces(monkeypatch, at_every_piece=True)
+    assert recorded == pytest.approx(added.multipliers([1.0] * batches), rel=1e-15)
+    assert recorded[-1] < 2.0 * 0.9 ** (batches + 1)
 
 
 def test_larger_batches_are_recorded_by_a_new_hook(monkeypatch):

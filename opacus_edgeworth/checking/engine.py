@@ -51,13 +51,14 @@ class PrivacyEngine(opacus.PrivacyEngine):
           UnsoundTrainingError: it is not as the accountant takes it to be, and `on_mistake` is "raise".
         """
         made = super().make_private(**arguments)
-        parts = tuple(made)
-        found = check(parts if len(parts) in (3, 4) else (*parts[:2], parts[-1]), self.accountant)
-        self.parts = parts
+        self.parts = tuple(made)
+        if self.on_mistake == "ignore":
+            return made
+        found = check(self.parts, self.accountant)
         if self.on_mistake == "raise":
             found.raise_if_wrong()
-        if self.on_mistake == "warn":
-            for finding in found.findings:
-                if finding.severity != "note":
-                    warnings.warn(str(finding), UnsoundTrainingWarning, stacklevel=2)
+            return made
+        for finding in found.findings:
+            if finding.severity != "note":
+                warnings.warn(str(finding), UnsoundTrainingWarning, stacklevel=2)
         return made
