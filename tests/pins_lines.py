@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pytest
 from pins import pin
 from pins_steps import HISTORIES, grids, law
 
@@ -18,6 +20,7 @@ from opacus_edgeworth.inversion import contour as co
 from opacus_edgeworth.inversion import elementary as el
 from opacus_edgeworth.inversion import engines as en
 from opacus_edgeworth.inversion import exact as ex
+from opacus_edgeworth.inversion import few as fw
 from opacus_edgeworth.inversion import law as lw
 from opacus_edgeworth.inversion import line as li
 from opacus_edgeworth.inversion import link as lk
@@ -780,3 +783,36 @@ def nearby() -> Any:
     delta = ne.NearbyDelta(wide, "remove")
     found["wide"] = [delta(e) for e in (1.0, 1.0, 5.0, 7.0, 6.0, 5.5, 1.3, 1.0, 9.0)]
     return found
+
+
+@pin(rel_tol=1e-7)
+def few_steps() -> Any:
+    """Atoms of a step and of several; their delta at some epsilons."""
+    pairs = {
+        "two": [(2.0, 0.001), (0.7, 0.001)],
+        "rare": [(0.7, 1e-4)] * 3,
+        "often": [(0.9, 0.6), (1.5, 0.2), (3.0, 0.05), (1.0, 0.01)],
+    }
+    lists = [fw._atoms(s, q, 60) for s, q in ((0.8, 0.01), (0.04, 0.3), (9.0, 0.7))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fw, "CELLS", 60)
+        patch.setattr(fw, "CELLS_OF_TWO", 200)
+        sums = [fw._sums(one[up], other[up], up=bool(up)) for one, other in pairwise(lists) for up in (0, 1)]
+        found = {name: fw.Few(steps) for name, steps in pairs.items()}
+    e = np.array([-3.0, -0.5, -1e-3, -1e-5, 0.0, 1e-9, 0.01, 0.5, 3.0, 40.0, 601.0])
+    return {
+        "atoms": lists,
+        "sums": sums,
+        "collapsed": [fw._collapsed(*each) for each in sums[::2]],
+        "spread": [fw._spread(*each) for each in sums[1::2]],
+        "step": [fw.step_delta(s, q, e) for s, q in ((0.8, 0.01), (0.1, 0.3), (9.0, 0.7), (1.0, 1e-5))],
+        "near": fw.step_delta(1.0, 0.01, math.log1p(-0.01) + np.array([-1e-9, 0.0, 1e-17, 1e-15, 1e-13, 1e-9])),
+        "delta": {name: [few.delta(x) for x in (-0.3, -1e-4, 0.0, 1e-3, 0.5, 2.0)] for name, few in found.items()},
+        "made": [
+            fw.few_of(compose(h)) is None for h in ([(1.0, 0.1, 1)], [(1.0, 0.1, 2), (2.0, 0.1, 5)], [(1.0, 1.0, 2)])
+        ],
+        "rest": [
+            fw.few_of(compose([(1.0, 0.1, 2), (2.0, 0.1, 4)])) is None,
+            fw.few_of(compose([(1.0, 0.1, 2)])) is None,
+        ],
+    }

@@ -538,6 +538,16 @@ def test_a_subset_with_repetitions_is_not_fixed():
 
 
 @pytest.mark.parametrize(("options", "words"), [
+    ({}, "fixed batches of 4, shuffled"), ({"replacement": True}, "drawn with replacement"),
+    ({"num_samples": 64}, "may repeat examples"),
+])  # fmt: skip
+def test_accelerates_seedable_sampler_shuffles_as_torchs_does(options, words):
+    seedable = pytest.importorskip("accelerate.data_loader").SeedableRandomSampler
+    loader = DataLoader(data(32), batch_size=4, sampler=seedable(data(32), data_seed=1, **options))
+    assert words in sampling_of(loader).says
+
+
+@pytest.mark.parametrize(("options", "words"), [
     ({}, "filled up"), ({"even_batches": False}, "fixed batches"), ({"split_batches": True}, "fixed batches"),
 ])  # fmt: skip
 def test_shards_of_fixed_batches(options, words):

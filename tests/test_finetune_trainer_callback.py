@@ -77,7 +77,7 @@ def test_training_stops_at_the_budget(tmp_path: Path):
 
 
 def test_shuffled_batches_are_refused_or_not_amplified(tmp_path: Path):
-    with pytest.raises(ew.InvalidParameterError, match=r"RandomSampler, not by Poisson.*without_amplification=True"):
+    with pytest.raises(ew.InvalidParameterError, match=r"RandomSampler\), not Poisson.*without_amplification=True"):
         make(tmp_path, EdgeworthCallback(target_delta=1e-3), poisson=False).train()
     callback = EdgeworthCallback(target_delta=1e-3, without_amplification=True)
     make(tmp_path, callback, poisson=False).train()

@@ -23,6 +23,8 @@ from opacus_edgeworth.sampling import PoissonSampler
 
 PIECES, SHARD = "BatchSplittingSampler", "BatchSamplerShard"
 """Samplers that pass another's batches on: in pieces, as BatchMemoryManager has it, or in turn, as accelerate does."""
+SEEDED = "SeedableRandomSampler"
+"""accelerate's RandomSampler, which shuffles by the epoch's number and a seed."""
 DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
 """Of the draws of torch.rand."""
 Kind = Literal["poisson", "fixed", "repeating", "unknown"]
@@ -129,7 +131,8 @@ def _draws_once(sampler: Any, examples: int) -> bool:
     """Whether a sampler is known to draw an example at most once in an epoch."""
     if type(sampler) is SubsetRandomSampler:
         return len(set(sampler.indices)) == len(sampler.indices)
-    return type(sampler) in (RandomSampler, SequentialSampler) and len(sampler) <= examples
+    known = type(sampler) in (RandomSampler, SequentialSampler) or type(sampler).__name__ == SEEDED
+    return known and len(sampler) <= examples
 
 
 def _poisson(

@@ -6,9 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from opacus.optimizers import DPOptimizer
-from opacus.utils.batch_memory_manager import BatchSplittingSampler
-from opacus.utils.uniform_sampler import UniformWithReplacementSampler
-from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from opacus_edgeworth._validate import as_delta, as_epsilon
@@ -17,7 +14,6 @@ from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.checking.loaders import sampling_of
 from opacus_edgeworth.curve import PrivacyCurve
 from opacus_edgeworth.errors import InvalidParameterError
-from opacus_edgeworth.sampling import PoissonSampler
 
 
 class EdgeworthCallback(TrainerCallback):
@@ -151,27 +147,20 @@ class EdgeworthCallback(TrainerCallback):
 
     def _sample_rate(self, loader: Any) -> float:
         """Return the rate of Poisson sampling, or 1 where it is not asked for."""
-        sampler = loader.batch_sampler
-        if isinstance(sampler, BatchSplittingSampler):
-            sampler = sampler.sampler
-        if isinstance(sampler, (PoissonSampler, UniformWithReplacementSampler)):
-            if self.without_amplification:
-                raise InvalidParameterError(
-                    "without_amplification=True is for shuffled batches, in which each example comes once an epoch;"
-                    " these are Poisson batches: leave it out"
-                )
-            drawn = sampling_of(loader).drawn_rate  # Opacus's sampler draws a little more often than it says
-            return float(sampler.sample_rate) if drawn is None else drawn
-        once = isinstance(sampler, BatchSampler) and (
-            isinstance(sampler.sampler, SequentialSampler)
-            or (isinstance(sampler.sampler, RandomSampler) and not sampler.sampler.replacement)
-            or type(sampler.sampler).__name__ == "SeedableRandomSampler"  # accelerate's, without replacement
-        )
+        sampling = sampling_of(loader)
+        if sampling.kind == "poisson" and self.without_amplification:
+            raise InvalidParameterError(
+                "without_amplification=True is for shuffled batches, in which each example comes once an epoch;"
+                " these are Poisson batches: leave it out"
+            )
+        if sampling.drawn_rate is not None:
+            return sampling.drawn_rate  # Opacus's sampler draws a little more often than it says
+        once = sampling.kind == "fixed"
         if self.without_amplification and once:
             return 1.0
         raise InvalidParameterError(
-            f"train_dataloader samples by {type(getattr(sampler, 'sampler', sampler)).__name__}, not by Poisson"
-            " sampling, so that the usual epsilon would be false; return the loader that PrivacyEngine made from the"
+            f"train_dataloader makes {sampling.says}, not Poisson"
+            " batches, so that the usual epsilon would be false; return the loader that PrivacyEngine made from the"
             " Trainer's get_train_dataloader, or account with without_amplification=True"
             + ("" if once else " for batches that hold each example once an epoch")
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -29,6 +30,7 @@ from opacus_edgeworth.inversion.elementary import (
     nearly_noiseless_delta,
 )
 from opacus_edgeworth.inversion.exact import exact_delta, has_closed_form
+from opacus_edgeworth.inversion.few import few_of
 from opacus_edgeworth.inversion.grid import Grid, make_grid
 from opacus_edgeworth.inversion.inverting import NARROW, NARROW_CHAIN, Table, by_lines, invert, invert_line
 from opacus_edgeworth.inversion.law import barrier_for, law_for_tilt, softness
@@ -53,6 +55,8 @@ FEW_EVENTS = 100.0
 """Up to this epsilon over delta a chain may be made for the add direction: digits are lost in that proportion."""
 LITTLE = 1e-3
 """Share of epsilon that a phase may at most reveal in the add direction to be left out there."""
+WIDE = 1e-6
+"""Relative width from which on a few steps are composed as atoms."""
 MAX_CHAINS = 4
 """How many are made for one epsilon."""
 NOTHING = 1e-60
@@ -224,7 +228,21 @@ def direction_delta(
         bounds = bounds.intersect(_add_delta_of_fewer(steps, epsilon))
     if bounds.lower < NOTHING < bounds.upper and epsilon > 0.0:
         bounds = bounds.intersect(Bounds(0.0, _chernoff_delta(steps, epsilon, direction, NOTHING)))
-    return bounds
+    return bounds if bounds.relative_width <= WIDE else bounds.intersect(_delta_of_few(steps, epsilon, direction, keep))
+
+
+def _delta_of_few(steps: Composition, epsilon: float, direction: Direction, keep: list[Proof] | None = None) -> Bounds:
+    """Return bounds on delta at epsilon >= 0 by atoms, if the steps are few; see `direction_delta`."""
+    few = few_of(steps)
+    if few is None:
+        return Bounds(0.0, 1.0)
+
+    def prove(epsilon: float) -> Bounds:
+        return few.delta(epsilon) if direction == "remove" else _add_of_remove(few.delta(-epsilon), epsilon)
+
+    if keep is not None:
+        keep.append(prove)
+    return prove(epsilon)
 
 
 def _add_delta_of_fewer(steps: Composition, epsilon: float) -> Bounds:
@@ -331,6 +349,9 @@ def direction_epsilon(
             c, start = saddle_for_delta(grid, delta, direction)
             line = make_lines(grid, c, (direction,), start).lines(steps)[0]
             bounds = bounds.intersect(invert_line(line, steps, delta, direction, start))
+    if bounds.relative_width > WIDE and few_of(steps) is not None:
+        by_few = partial(_delta_of_few, steps, direction=direction)
+        bounds = bounds.intersect(invert(by_few, steps, delta, direction, bounds.upper, 1.0))
     return bounds
 
 
