@@ -33,7 +33,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "mutants.md"
 REASONS = ROOT / "benchmarks" / "mutants_survivors.json"
 SHARE, LEAST, SEED = 0.04, 8, 1
 """Of the sample: share of every module's mutants, and how many at least."""
-QUICK = ("pinned", "stages", "bounds", "curve", "reference")
+QUICK = ("pinned", "stages", "bounds", "curve", "reference", "few")
 SLOWER = (*QUICK, "engines", "mixed", "meaning", "meaning_limits", "calibration", "calibration_unknowns", "adjacency")
 """Test files."""
 

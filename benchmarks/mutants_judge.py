@@ -32,7 +32,7 @@ PROBES = {
 }
 """Of `test_pinned`, the probes that judge the mutants of a part of the package; all of them judge the other mutants."""
 JUDGES = {
-    "inversion": ("engines", "reference"),
+    "inversion": ("engines", "reference", "few"),
     "mixed": ("mixed", "adjacency"),
     "meaning": ("meaning", "meaning_limits"),
     **dict.fromkeys(

@@ -7,7 +7,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import opacus
 from opacus.accountants import IAccountant
+
+RECORDS_THE_GRADIENTS_NOISE = opacus.__version__.startswith("1.5")
+"""Whether Opacus's accountants are told of the gradient's noise alone where clipping is adaptive."""
 
 
 def told_of(hook: Callable[..., Any] | None) -> tuple[IAccountant | None, float | None]:
@@ -30,14 +34,16 @@ def told_of(hook: Callable[..., Any] | None) -> tuple[IAccountant | None, float 
 
 
 def adaptive_factor(noise_multiplier: float, unclipped_num_std: float) -> float:
-    r"""Return by what the noise multiplier counts less under adaptive clipping.
+    r"""Return by what the noise multiplier that is recorded counts less under adaptive clipping.
 
-    Gradients get the noise z = (s^-2 - (2 b)^-2)^(-1/2), s the noise multiplier that is recorded and b the standard
+    Gradients get the noise z = (s^-2 - (2 b)^-2)^(-1/2), s the noise multiplier that was asked for and b the standard
     deviation of the count's noise (Andrew et al. 2021, Theorem 1, https://arxiv.org/abs/1905.03871). That is right for
     a count shifted by one half for every example. Opacus's is not: one example moves it by up to 1, so that both
     together are as one Gaussian of (z^-2 + b^-2)^(-1/2) = (s^-2 + 3/4 b^-2)^(-1/2), the batch's size being public.
+    Opacus 1.5 records z, which is too much, later versions s.
     """
-    return 1.0 / math.sqrt(1.0 + 0.75 * (noise_multiplier / unclipped_num_std) ** 2)
+    share = 1.0 if RECORDS_THE_GRADIENTS_NOISE else 0.75
+    return 1.0 / math.sqrt(1.0 + share * (noise_multiplier / unclipped_num_std) ** 2)
 
 
 def per_layer_factor(optimizer: Any) -> float:

@@ -69,7 +69,7 @@ class Few:
 
     def delta(self, epsilon: float) -> Bounds:
         """Return bounds on delta at epsilon, which may be negative."""
-        ends = []
+        ends: list[float] = []
         for atoms, up in ((self._at_least, False), (self._at_most, True)):
             moved = 4.0 * ULP * (abs(epsilon) + np.abs(atoms.loss))
             at = epsilon - atoms.loss + (-moved if up else moved)
