@@ -522,6 +522,16 @@ def risks() -> Any:
     }
 
 
+@pin(rel_tol=1e-7)
+def rooms() -> Any:
+    """What is allowed for rounding where delta is known exactly."""
+    exact = pr.Profile(lambda e: Bounds(0.5 * math.exp(-abs(e)), 0.5 * math.exp(-abs(e))), lambda e: Bounds(0.25, 0.25))
+    return {
+        "bayes": [ri.bayes_success(exact, prior) for prior in (0.01, 0.3, 0.5, 0.7, 0.999)],
+        "mu": [ga._mu_at(e, d, up=up) for e in (0.3, 5.0) for d in (1e-9, 0.2, 0.99) for up in (True, False)],
+    }
+
+
 @pin(coarse=False, rel_tol=1e-7)
 def gaussian_units() -> Any:
     found: dict[str, Any] = {}

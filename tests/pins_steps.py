@@ -105,6 +105,16 @@ def law_losses() -> Any:
 
 
 @pin()
+def close_barriers() -> Any:
+    """Both barriers are felt at once."""
+    found = {}
+    for name, one in laws().items():
+        close = replace(one, below=one.barrier - 2.0 * one.soft)
+        found[name] = [close.log_chi(one.barrier + at * one.soft) for at in (-9.0, -3.0, -1.5, -0.5, 1.0, 6.0)]
+    return found
+
+
+@pin()
 def law_choices() -> Any:
     found: dict[str, Any] = {}
     for name, history in HISTORIES.items():

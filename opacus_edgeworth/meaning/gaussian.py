@@ -28,8 +28,6 @@ PATIENCE = 20
 MU_ROOM, MU_LEAST_ROOM = 1e-11, 1e-13
 """For the rounding of Phi and its inverse, relative and absolute."""
 LEAST_MU = 1e-12
-DELTA_ROOM = 64.0 * ULP
-"""Relative rounding of delta_mu where it is nearly 1 and hardly depends on mu."""
 ENOUGH_EPSILON = 40.0
 """Beyond it 1 / (1 + e^e) is less than any regret that counts."""
 
@@ -104,7 +102,8 @@ class _Mu:
 
 def _mu_at(epsilon: float, delta: float, *, up: bool) -> float:
     """Return the mu with delta_mu(epsilon) = delta, on the given side of it but for MU_ROOM."""
-    delta *= 1.0 + DELTA_ROOM if up else 1.0 - DELTA_ROOM
+    room = 64.0 * ULP  # rounding of delta_mu where it is nearly 1 and hardly depends on mu
+    delta *= 1.0 + room if up else 1.0 - room
     if delta <= 0.0:
         return 0.0
     if delta >= 1.0:

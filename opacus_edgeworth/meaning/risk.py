@@ -11,6 +11,7 @@ import math
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.meaning.profile import Profile, outward
 from opacus_edgeworth.meaning.tradeoff import best_attack, least_false_positive_rate
+from opacus_edgeworth.mechanisms import ULP
 
 NOTHING = 1e-100
 """A prior below it leaves the answer as it is without the output, to the last bit."""
@@ -63,6 +64,6 @@ def bayes_success(profile: Profile, prior: float) -> Bounds:
         return outward(large, large + small)
     at, side = math.log(large / small), (profile.forward if prior <= 0.5 else profile.reverse)
     # rounding of `at` moves e^e by a few ulp of itself, and delta by that times at most 1
-    room = 4.0 * large * 2.0**-53 * (1.0 + at)
+    room = 2.0 * large * ULP * (1.0 + at)
     known = side(at)
     return outward(large + small * known.lower - room, large + small * known.upper + room)
