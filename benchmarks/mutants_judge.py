@@ -27,8 +27,10 @@ import pytest
 PATIENCE, ALLOWANCE = 5.0, 10.0
 """A mutant may take so many times the processor time that its tests take, and so many seconds more."""
 PROBES = {
-    "inversion": ("pins_steps", "pins_lines"),
-    **dict.fromkeys(("mixed", "meaning", "calibration", "search", "solving", "targets"), ("pins_others",)),
+    "inversion": ("pins_steps", "pins_lines", "pins_regimes"),
+    **dict.fromkeys(
+        ("mixed", "meaning", "calibration", "search", "solving", "targets"), ("pins_others", "pins_regimes")
+    ),
 }
 """Of `test_pinned`, the probes that judge the mutants of a part of the package; all of them judge the other mutants."""
 JUDGES = {
@@ -40,7 +42,7 @@ JUDGES = {
     ),
 }
 """The tests that do, with `test_stages`; `OTHERWISE` those of the other parts."""
-OTHERWISE = ("bounds", "curve", "engines", "reference")
+OTHERWISE = ("bounds", "curve", "engines", "reference", "adjacency")
 LONGEST = 0.3
 """Tests that take more seconds of processor time do not judge, but for those of stages."""
 FAILED: list[str] = []

@@ -140,7 +140,7 @@ def same(got: list[float], kept: list[float], rel_tol: float) -> bool:
 
 def load_probes() -> None:
     """Import what defines the probes."""
-    for name in ("pins_steps", "pins_lines", "pins_others"):
+    for name in ("pins_steps", "pins_lines", "pins_others", "pins_regimes"):
         importlib.import_module(name)
 
 

@@ -11,6 +11,7 @@ import tiny
 import torch
 from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from versions import clips_bf16
 
 import opacus_edgeworth as ew
 from opacus_edgeworth.finetune import finetune, load_classifier
@@ -151,6 +152,7 @@ def test_seeds_repeat_and_differ():
     assert [record["loss"] for record in unseeded[0]] != [record["loss"] for record in unseeded[1]]
 
 
+@clips_bf16
 def test_mixed_precision_clips_in_full_precision(monkeypatch: pytest.MonkeyPatch):
     """On a processor in bf16, which is what CUDA devices do: slow, but it takes the same way."""
     monkeypatch.setattr("opacus_edgeworth.finetune.run.choose_device", lambda _: (torch.device("cpu"), True))

@@ -20,7 +20,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import opacus
 import pytest
 import torch
 from hypothesis import given, settings
@@ -29,6 +28,7 @@ from opacus import PrivacyEngine
 from opacus.accountants import create_accountant
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from versions import loads_names
 
 import opacus_edgeworth as ew
 from opacus_edgeworth import accountant as accountant_module
@@ -38,10 +38,6 @@ from opacus_edgeworth.histories import read_history
 DELTA = 1e-5
 HISTORY = [(1.0, 0.01, 100), (0.8, 0.02, 7), (1.0, 0.01, 5)]
 OTHERS = ["rdp", "prv", "gdp"]
-to_others = pytest.mark.skipif(
-    opacus.__version__.startswith("1.5"),
-    reason="Opacus 1.5's own accountants refuse every state that holds their name: they compare it with a method",
-)
 
 
 def quietly(function: Callable[[], Any]) -> Any:
@@ -97,7 +93,7 @@ def test_a_run_of_any_accountant_goes_on_with_ours(name: str, tmp_path: Path):
     assert truth.lower <= engine.get_epsilon(DELTA) <= truth.upper * (1.0 + 2e-8)
 
 
-@to_others
+@loads_names
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_run_of_ours_goes_on_with_any_accountant(name: str, tmp_path: Path):
     engine, model, optimizer, loader = private_training("edgeworth")
@@ -124,7 +120,7 @@ def test_states_of_opacus_1_5_hold_the_method_for_the_name():
         accountant.load_state_dict({"history": [(1.0, 0.01, 5)], "mechanism": accountant.get_epsilon})
 
 
-@to_others
+@loads_names
 @pytest.mark.parametrize("name", ["rdp", "prv"])
 def test_there_and_back_nothing_changes(name: str):
     ours, other, again = accountant_of(), accountant_of([], name), ew.EdgeworthAccountant()
@@ -136,7 +132,7 @@ def test_there_and_back_nothing_changes(name: str):
     assert again.get_epsilon(DELTA) == ours.get_epsilon(DELTA)
 
 
-@to_others
+@loads_names
 def test_gdp_is_given_what_it_can_hold_and_refused_the_rest():
     """Of several phases GaussianAccountant's get_epsilon would count the last one alone, in silence."""
     held, other = accountant_of([(1.0, 0.25, 3), (0.5, 0.25, 0), (1.0, 0.25, 2)]), accountant_of([], "gdp")
@@ -151,7 +147,7 @@ def test_gdp_is_given_what_it_can_hold_and_refused_the_rest():
     assert accountant_of(HISTORY, "gdp").get_epsilon(DELTA) < accountant_of(HISTORY[:1], "gdp").get_epsilon(DELTA)
 
 
-@to_others
+@loads_names
 def test_steps_without_noise_are_infinite_or_refused_on_every_side():
     noiseless = [(0.0, 0.01, 3), (1.0, 0.01, 5)]
     assert accountant_of(noiseless).get_epsilon(DELTA) == math.inf
