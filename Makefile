@@ -20,7 +20,7 @@ demo: $(VENV)/installed  ## fine-tune a language model privately, and judge the 
 	$(BIN)/python examples/finetune_movie_reviews.py --data $(DATA) --target-epsilon $(EPSILON)
 
 test: lint  ## check style and types, then run every test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -50,7 +50,7 @@ print(json.dumps({"python": platform.python_version(), **{name: have.get(name, "
 def wheel(session: nox.Session) -> None:
     """Run every test with the wheel, its `test` extra and the tested versions; or those named after `--`."""
     session.install("-c", str(ROOT / "constraints.txt"), f"{_wheel()}[test]")
-    _test(session, *(session.posargs or ["-n", "auto"]))
+    _test(session, *(session.posargs or ["-n", "auto", "--dist", "worksteal"]))
 
 
 @nox.session(python="3.11")
