@@ -5,6 +5,7 @@ import math
 import pytest
 
 from opacus_edgeworth import Bounds, CertificationError, InvalidParameterError
+from opacus_edgeworth.rounding import at_least, at_most
 
 
 @pytest.mark.parametrize("ends", [(1.0, 0.5), (math.nan, 1.0), (0.0, math.nan)])
@@ -25,3 +26,10 @@ def test_intersection_keeps_the_better_ends():
 def test_disjoint_proofs_are_a_defect():
     with pytest.raises(CertificationError, match="exclude each other"):
         Bounds(0.0, 1.0).intersect(Bounds(2.0, 3.0))
+
+
+@pytest.mark.parametrize("value", [5e-324, 1.5e-323, 3.5e-323, 1e-320])
+def test_numbers_next_to_0_are_rounded_outward_too(value: float):
+    """They have fewer digits than are asked for."""
+    for digits in (1, 2, 8):
+        assert float(at_least(value, digits)) <= value <= float(at_most(value, digits))

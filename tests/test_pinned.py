@@ -17,6 +17,8 @@ def test_nothing_is_kept_that_is_not_asked():
     ("name", "mode"), [(name, mode) for name, probe in pins.PROBES.items() for mode in probe.modes]
 )
 def test_stage(name, mode):
-    got, kept, rel_tol = pins.observed(name, mode), KEPT[f"{name}-{mode}"], pins.PROBES[name].rel_tol
+    got, kept = pins.observed(name, mode), KEPT[f"{name}-{mode}"]
     assert list(got) == list(kept)
-    assert not [(key, got[key], kept[key]) for key in kept if not pins.same(got[key], kept[key], rel_tol)]
+    assert not [
+        (key, got[key], kept[key]) for key in kept if not pins.same(got[key], kept[key], pins.tolerance(name, key))
+    ]
