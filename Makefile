@@ -75,7 +75,7 @@ test-wheel: dist  ## every test against the wheel alone, in an environment of it
 
 compatibility: dist  ## tests with older and newer versions; another Python takes part if PATH has it
 	$(RELEASE)/bin/nox --session compatibility core -- $(COMPATIBILITY)
-	$(BIN)/python benchmarks/compatibility.py
+	$(RELEASE)/bin/python benchmarks/compatibility.py
 
 $(RELEASE)/installed: pyproject.toml
 	$(PYTHON) -m venv $(RELEASE)
