@@ -26,7 +26,7 @@ from opacus_edgeworth.inversion.root import invert_delta
 from opacus_edgeworth.inversion.route import Piece, Router
 from opacus_edgeworth.inversion.saddle import rough_grid, saddle_for_epsilon
 from opacus_edgeworth.inversion.truncation import decay_bound, one_minus_sinc, shifted_bound
-from opacus_edgeworth.mechanisms import privacy_loss
+from opacus_edgeworth.mechanisms import FixedBatches, Gaussian, privacy_loss
 
 OVERLAP = [
     ([(1.0, 0.01, 1000)], 1.0),
@@ -405,3 +405,23 @@ def test_epsilon_is_found_where_the_first_guess_is_bad(history, delta, epsilon):
     assert got.lower <= epsilon * (1.0 + 1e-11)
     assert got.upper >= epsilon * (1.0 - 1e-11)
     assert got.upper - got.lower <= 1e-9 * epsilon
+
+
+@pytest.mark.parametrize("times", [1.0 + 1e-9, 1.5, 2.0, 2.7])
+def test_a_delta_that_is_hardly_too_large_at_0_is_inverted(times):
+    def delta(epsilon: float) -> Bounds:
+        return Bounds(times * 1e-5 * math.exp(-3.0 * epsilon), times * 1e-5 * math.exp(-3.0 * epsilon))
+
+    found = invert_delta(delta, 1e-5, 0.0, 3.0)
+    assert delta(found.upper).upper <= 1e-5 <= delta(found.lower).lower
+    assert found.upper == pytest.approx(math.log(times) / 3.0, rel=1e-6, abs=1e-12)
+
+
+def test_many_phases_have_no_epsilon_at_delta_0():
+    assert PrivacyCurve([(1.0 + 0.01 * k, 0.1, 1) for k in range(80)]).epsilon(0.0).lower == math.inf
+
+
+@pytest.mark.parametrize("kind", [FixedBatches, Gaussian])
+def test_noise_multipliers_are_floats(kind):
+    assert type(kind(2).noise_multiplier) is float
+    assert kind(2) == kind(2.0)
