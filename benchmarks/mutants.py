@@ -34,7 +34,10 @@ REASONS = ROOT / "benchmarks" / "mutants_survivors.json"
 SHARE, LEAST, SEED = 0.01, 8, 5
 """Of the sample: share of every module's mutants, and how many at least."""
 QUICK = ("pinned", "stages", "bounds", "curve", "reference", "few")
-SLOWER = (*QUICK, "engines", "mixed", "meaning", "meaning_limits", "calibration", "calibration_unknowns", "adjacency")
+SLOWER = (
+    *QUICK, "engines", "memory", "mixed", "meaning", "meaning_limits", "conversions", "calibration",
+    "calibration_unknowns", "adjacency", "hostile_input",
+)  # fmt: skip
 """Test files."""
 
 

@@ -27,22 +27,24 @@ import pytest
 PATIENCE, ALLOWANCE = 5.0, 10.0
 """A mutant may take so many times the processor time that its tests take, and so many seconds more."""
 PROBES = {
-    "inversion": ("pins_steps", "pins_lines", "pins_regimes"),
+    "inversion": ("pins_steps", "pins_lines", "pins_regimes", "pins_traced"),
     **dict.fromkeys(
-        ("mixed", "meaning", "calibration", "search", "solving", "targets"), ("pins_others", "pins_regimes")
+        ("mixed", "meaning", "calibration", "search", "solving", "targets"),
+        ("pins_others", "pins_regimes", "pins_traced"),
     ),
 }
 """Of `test_pinned`, the probes that judge the mutants of a part of the package; all of them judge the other mutants."""
 JUDGES = {
-    "inversion": ("engines", "reference", "few"),
-    "mixed": ("mixed", "adjacency"),
-    "meaning": ("meaning", "meaning_limits"),
+    "inversion": ("engines", "reference", "few", "memory"),
+    "mixed": ("mixed", "adjacency", "conversions"),
+    "meaning": ("meaning", "meaning_limits", "conversions"),
     **dict.fromkeys(
-        ("calibration", "search", "solving", "targets"), ("calibration", "calibration_unknowns", "adjacency")
+        ("calibration", "search", "solving", "targets"),
+        ("calibration", "calibration_unknowns", "adjacency", "hostile_input"),
     ),
 }
 """The tests that do, with `test_stages`; `OTHERWISE` those of the other parts."""
-OTHERWISE = ("bounds", "curve", "engines", "reference", "adjacency")
+OTHERWISE = ("bounds", "curve", "engines", "reference", "adjacency", "hostile_input")
 LONGEST = 0.3
 """Tests that take more seconds of processor time do not judge, but for those of stages."""
 FAILED: list[str] = []

@@ -55,6 +55,8 @@ def test_everything_revealed():
     for alpha in (0.0, 1e-320, 0.3):
         encloses(apart.tradeoff(alpha), 0, 0.0, 1e-13)
     assert apart.posterior(1e-9, 0.5).upper == 1.0
+    for part in (apart, discrete(((0.9, 0.1, 0.0), (0.9, 0.0, 0.1)), 1)):  # seen for certain, or with probability 0.1
+        assert part.zcdp_rho() == part.renyi_divergence(2.0) == Bounds(math.inf, math.inf)
 
 
 @pytest.mark.parametrize("call", [

@@ -18,7 +18,10 @@ def test_nothing_is_kept_that_is_not_asked():
 )
 def test_stage(name, mode):
     got, kept = pins.observed(name, mode), KEPT[f"{name}-{mode}"]
-    assert list(got) == list(kept)
+    if not pins.PROBES[name].traced:  # of those, not all is kept
+        assert list(got) == list(kept)
     assert not [
-        (key, got[key], kept[key]) for key in kept if not pins.same(got[key], kept[key], pins.tolerance(name, key))
+        (key, got.get(key), kept[key])
+        for key in kept
+        if key not in got or not pins.same(got[key], kept[key], pins.tolerance(name, key))
     ]
