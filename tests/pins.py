@@ -259,12 +259,12 @@ def load_probes() -> None:
         importlib.import_module(name)
 
 
-def observed_otherwise(name: str) -> list[dict[str, list[float]]]:
+def observed_otherwise(name: str, mode: str) -> list[dict[str, list[float]]]:
     """Return what a traced probe computes where it is rounded otherwise."""
     found = []
     for jitter in JITTERS:
         JITTER[0] = jitter
-        found.append(observed(name, "fine"))
+        found.append(observed(name, mode))
     JITTER[0] = 0.0
     return found
 
@@ -279,23 +279,33 @@ def steady(observations: list[dict[str, list[float]]]) -> dict[str, list[float |
     }
 
 
-def traced_now() -> dict[str, dict[str, list[float | None]]]:
+def traced_here() -> dict[str, list[dict[str, list[float]]]]:
+    """Return what traced probes compute on this processor, for each jitter."""
+    return {
+        f"{name}-{mode}": observed_otherwise(name, mode)
+        for name, probe in PROBES.items()
+        for mode in probe.modes
+        if probe.traced
+    }
+
+
+def traced_everywhere() -> dict[str, dict[str, list[float | None]]]:
     """Return what traced probes compute here, and on all other processors."""
-    everywhere = []
+    found = []
     for environment in OTHERWISE:
         command = [sys.executable, __file__, "--traced"]
         run = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True)
-        everywhere.append(json.loads(run.stdout))
-    return {name: steady([o for found in everywhere for o in found[name]]) for name in everywhere[0]}
+        found.append(json.loads(run.stdout))
+    return {name: steady([o for everything in found for o in everything[name]]) for name in found[0]}
 
 
 def write() -> None:
     """Write down what is computed now; what is the same within the tolerance stays as it is."""
-    before, kept, traced = json.loads(DATA.read_text()), {}, traced_now()
+    before, kept, traced = json.loads(DATA.read_text()), {}, traced_everywhere()
     for name, probe in PROBES.items():
         for mode in probe.modes:
             old = before.get(f"{name}-{mode}", {})
-            now: dict[str, Any] = traced[name] if probe.traced else observed(name, mode)
+            now: dict[str, Any] = traced[f"{name}-{mode}"] if probe.traced else observed(name, mode)
             kept[f"{name}-{mode}"] = {
                 key: old[key]
                 if key in old and not probe.traced and same(numbers, old[key], tolerance(name, key))
@@ -310,6 +320,6 @@ if __name__ == "__main__":
     sys.modules["pins"] = sys.modules["__main__"]
     load_probes()
     if "--traced" in sys.argv:
-        print(json.dumps({name: observed_otherwise(name) for name, probe in PROBES.items() if probe.traced}))
+        print(json.dumps(traced_here()))
     else:
         write()

@@ -132,14 +132,14 @@ def meaning_questions() -> dict[str, Question]:
     }
 
 
-for _kind in KINDS:
-    pin(coarse=False, rel_tol=TRACED_TOL, name=f"traced_{_kind}", traced=True)(
-        traced(lambda kind=_kind: engine_questions(kind))
-    )
-for _name, _questions in {
+PROBES: dict[str, Callable[[], dict[str, Question]]] = {
+    **{kind: lambda kind=kind: engine_questions(kind) for kind in KINDS},
     "many": many_questions,
     "calibrations": calibration_questions,
     "mixed": mixed_questions,
     "meaning": meaning_questions,
-}.items():
-    pin(coarse=False, rel_tol=TRACED_TOL, name=f"traced_{_name}", traced=True)(traced(_questions))
+}
+LONG_IF_COARSE = ("few", "many", "calibrations", "meaning")
+"""Where coarse units in the last place leave bounds so wide that searches go on for minutes, or no atoms."""
+for _name, _questions in PROBES.items():
+    pin(coarse=_name not in LONG_IF_COARSE, rel_tol=TRACED_TOL, name=f"traced_{_name}", traced=True)(traced(_questions))
