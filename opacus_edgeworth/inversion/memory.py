@@ -172,7 +172,7 @@ def _begin(entries: list[Entry], delta: float, failed: int | None) -> Run | None
     # a level's first plan serves all of it if the noise goes on as it did; then one from here on, for ever less to come
     ways = [] if level == failed else [(reached + 1, LEVEL ** (level + 1))]
     ways += [(known, max(LEVEL ** (level + 1), 2.0 * sums[-1])), (known, 1.5 * sums[-1]), (known, 0.0)]
-    for first, mu_squared in ways:
+    for first, mu_squared in dict.fromkeys(ways):  # what failed once is not tried again
         about = [*entries[:first], *_future(entries[:first], float(mu_squared - sums[first - 1]))]
         plan = plan_for(compose(about), delta, history_epsilon_and_table)
         if plan is None or not plan.suits(steps, delta):
@@ -202,8 +202,9 @@ def _future(entries: list[Entry], mu_squared: float) -> list[Entry]:
     while block < MOST_STEPS:
         noise = [s * math.exp(max(fall * block * (i + 0.5), LARGEST_FALL)) for i in range(BLOCKS)]
         future = [(value, q, block) for value in noise]
-        if _mu_squared(compose(future)) >= mu_squared:
-            break
+        enough = np.cumsum([_mu_squared(compose([entry])) for entry in future]) >= mu_squared
+        if enough.any():
+            return future[: int(np.argmax(enough)) + 1]
         block *= 2
     return future
 
