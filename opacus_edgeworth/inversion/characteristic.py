@@ -96,6 +96,10 @@ class Logs:
         error = error + ULP * (counts.size + 4) * size
         return Logs(value[..., None, :], error[..., None, :])
 
+    def select(self, index: int) -> Logs:
+        """Return one phase's logarithms."""
+        return Logs(self.value[..., index : index + 1, :], self.error[..., index : index + 1, :])
+
     def joined(self, more: Logs) -> Logs:
         """Return these phases' logarithms and more phases'."""
         return Logs(np.concatenate([self.value, more.value], -2), np.concatenate([self.error, more.error], -2))

@@ -130,6 +130,21 @@ class LineTable:
             chernoff=None if self.chernoff is None else self.chernoff.product(counts),
         )
 
+    def select(self, index: int) -> LineTable:
+        """Return the table of one phase alone."""
+        only = slice(index, index + 1)
+        chernoff = self.chernoff
+        return replace(
+            self,
+            most_lost=self.most_lost[only],
+            log_grown=self.log_grown[only],
+            log_mgf=self.log_mgf[:, only],
+            log_mgf_error=self.log_mgf_error[:, only],
+            logs=self.logs.select(index),
+            log_beyond=self.log_beyond[:, only],
+            chernoff=None if chernoff is None else Chernoff(chernoff.c, chernoff.log_mgf[:, only]),
+        )
+
     def joined(self, more: LineTable) -> LineTable:
         """Return the table of these phases and of more, which is on the same nodes."""
         chernoff = self.chernoff

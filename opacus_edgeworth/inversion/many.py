@@ -130,6 +130,11 @@ class Terms:
         """Return the terms of one phase, one step of which is so many steps of each of these."""
         return Terms(self.table.product(counts), None if self.add is None else self.add.product(counts))
 
+    def select(self, index: int) -> Terms:
+        """Return the terms of one phase alone, of lines for both directions."""
+        assert isinstance(self.table, LineTable)
+        return Terms(self.table.select(index), None)
+
     def joined(self, more: Terms) -> Terms:
         """Return the terms of these phases and of more, which are of the same plan."""
         add = None if self.add is None or more.add is None else self.add.joined(more.add)

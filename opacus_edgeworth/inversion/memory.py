@@ -15,6 +15,7 @@ from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition, compose
 from opacus_edgeworth.errors import InvalidParameterError, OutOfReachError
 from opacus_edgeworth.inversion.engines import epsilon_by_table, history_epsilon, history_epsilon_and_table
+from opacus_edgeworth.inversion.foresight import Foresight, foresee
 from opacus_edgeworth.inversion.inverting import Table
 from opacus_edgeworth.inversion.many import Plan, Terms, gaussian_like, plan_for
 
@@ -89,8 +90,10 @@ class Run:
       plan: where the lines are: chosen when mu^2 reached a power of LEVEL, `level`, for a history that goes on to the
         next one.
       past: the history.
+      end: the last entry.
       done: the terms of all its entries but the last, as of one step of one phase; None if they have none.
       last: the terms of one step of the last entry; None if it has none.
+      foresight: the terms of steps that may follow; None if it is not known which.
       unsampled: steps / noise_multiplier^2 of the entries before the last whose steps sample every example.
       mu_squared: about that of the entries before the last.
       bounds: on epsilon.
@@ -99,8 +102,10 @@ class Run:
     plan: Plan
     level: int
     past: list[Entry]
+    end: Composition
     done: Terms | None
     last: Terms | None
+    foresight: Foresight | None
     unsampled: tuple[float, ...]
     mu_squared: float
     bounds: Bounds
@@ -142,22 +147,23 @@ def continued(run: Run | None, entries: list[Any], delta: float) -> Run | None:
 
 def _add_up(run: Run, fresh: list[Entry], delta: float) -> Run | None:
     """Return the run with further entries, the first of which replaces its last one; None if it needs another plan."""
-    first, between, end = compose(fresh[:1]), compose(fresh[1:-1]), compose(fresh[-1:])
-    if min(first.log_hidden, between.log_hidden, end.log_hidden) < 0.0:
+    first = run.end if fresh[0] == run.past[-1] else compose(fresh[:1])
+    between, end = (compose(fresh[1:-1]) if len(fresh) > 2 else None), compose(fresh[-1:])
+    if min(steps.log_hidden for steps in (first, between, end) if steps is not None) < 0.0:
         return None
-    done, last, unsampled, mu_squared = run.done, run.last, run.unsampled, run.mu_squared
+    past, done, last, foresight = run.past[:-1] + fresh, run.done, run.last, run.foresight
+    unsampled, mu_squared = run.unsampled, run.mu_squared
     if len(fresh) > 1:
         done = _joined(done, last, first.steps)
-        if between.phases:
+        if between is not None and between.phases:
             done = _joined(done, run.plan.product(between), np.ones(1))
-        last = _last_terms(run.plan, fresh[-1])
+        last, foresight = _last_terms(run.plan, past, end, foresight)
         unsampled = (*unsampled, *_unsampled(fresh[:-1]))
-        mu_squared += _mu_squared(first) + _mu_squared(between)
+        mu_squared += _mu_squared(first) + (0.0 if between is None else _mu_squared(between))
     if _level(mu_squared + _mu_squared(end)) != run.level:
         return None
-    return _proved(
-        Run(run.plan, run.level, run.past[:-1] + fresh, done, last, unsampled, mu_squared, run.bounds), end, delta
-    )
+    further = Run(run.plan, run.level, past, end, done, last, foresight, unsampled, mu_squared, run.bounds)
+    return _proved(further, delta)
 
 
 def _begin(entries: list[Entry], delta: float, failed: int | None) -> Run | None:
@@ -177,10 +183,10 @@ def _begin(entries: list[Entry], delta: float, failed: int | None) -> Run | None
         plan = plan_for(compose(about), delta, history_epsilon_and_table)
         if plan is None or not plan.suits(steps, delta):
             continue
-        done, last = plan.product(before), _last_terms(plan, entries[-1])
-        unsampled = _unsampled(entries[:-1])
-        run = Run(plan, level, entries, done, last, unsampled, float(sums[-2]), Bounds(0.0, plan.epsilon))
-        found = _proved(run, end, delta)
+        done, (last, foresight) = plan.product(before), _last_terms(plan, entries, end, None)
+        unsampled, guess = _unsampled(entries[:-1]), Bounds(0.0, plan.epsilon)
+        run = Run(plan, level, entries, end, done, last, foresight, unsampled, float(sums[-2]), guess)
+        found = _proved(run, delta)
         if found is not None:
             return found
     return None
@@ -209,9 +215,9 @@ def _future(entries: list[Entry], mu_squared: float) -> list[Entry]:
     return future
 
 
-def _proved(run: Run, end: Composition, delta: float) -> Run | None:
-    """Return the run with its bounds, if these are narrow; `end` is its last entry."""
-    terms, counts = run.done, np.ones(1)
+def _proved(run: Run, delta: float) -> Run | None:
+    """Return the run with its bounds, if these are narrow."""
+    terms, counts, end = run.done, np.ones(1), run.end
     if terms is None:
         return None
     if run.last is not None and end.phases:
@@ -221,10 +227,21 @@ def _proved(run: Run, end: Composition, delta: float) -> Run | None:
     return None if bounds is None else replace(run, bounds=bounds)
 
 
-def _last_terms(plan: Plan, entry: Entry) -> Terms | None:
-    """Return the terms of one step of an entry; None if it has none."""
-    one = compose([(*entry[:2], 1)])
-    return plan.terms(one, decaying=False) if one.phases else None
+def _last_terms(
+    plan: Plan, entries: list[Entry], end: Composition, foresight: Foresight | None
+) -> tuple[Terms | None, Foresight | None]:
+    """Return the terms of one step of the last entry, `end`, None if it has none; and those of steps that may follow.
+
+    `foresight` is what was known of those before.
+    """
+    known = None if foresight is None else foresight.of(entries[-1])
+    if known is None:
+        foresight = foresee(plan, entries)
+        known = None if foresight is None else foresight.of(entries[-1])
+    if known is None:
+        one = end if end.phases and float(end.steps[0]) == 1.0 else compose([(*entries[-1][:2], 1)])
+        known = plan.terms(one, decaying=False) if one.phases else None
+    return known, foresight
 
 
 def _unsampled(entries: list[Entry]) -> tuple[float, ...]:
