@@ -130,6 +130,19 @@ class LineTable:
             chernoff=None if self.chernoff is None else self.chernoff.product(counts),
         )
 
+    def first(self) -> LineTable:
+        """Return the table of the first direction alone, for the remove direction."""
+        return replace(
+            self,
+            log_grown=np.zeros_like(self.log_grown),
+            directions=self.directions[:1],
+            tilt=self.tilt[:1],
+            log_mgf=self.log_mgf[:1],
+            log_mgf_error=self.log_mgf_error[:1],
+            logs=Logs(self.logs.value[:1], self.logs.error[:1]),
+            log_beyond=self.log_beyond[:1],
+        )
+
     def select(self, index: int) -> LineTable:
         """Return the table of one phase alone."""
         only = slice(index, index + 1)

@@ -23,7 +23,7 @@ from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.chain import further_chain
 from opacus_edgeworth.inversion.contour import LineTable, further_lines
 from opacus_edgeworth.inversion.grid import make_grid
-from opacus_edgeworth.inversion.inverting import NARROW_CHAIN, Table, by_lines, invert
+from opacus_edgeworth.inversion.inverting import NARROW_CHAIN, Table, by_lines, invert, invert_line
 from opacus_edgeworth.inversion.law import Law, barriers_like, law_for_tilt, sum_of_masses
 from opacus_edgeworth.inversion.line import Chernoff, log_chernoff
 from opacus_edgeworth.inversion.quadrature import log_mgf_upper
@@ -35,9 +35,13 @@ AT_ONCE = 32
 """Phases whose terms are held at once."""
 TILTS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.5, 4.0)
 """Tilts at which Chernoff bounds the add direction: (c - 1) epsilon in units of 1 - log(delta)."""
+SHARES = (0.7, 0.9, 1.15, 1.5, 1.9, 2.4, 3.1, 4.0)
+"""The same with a line for the remove direction: c - 1 in units of the line's; shorter histories have larger ones."""
 LARGEST_GAP = 1e15
 LONGER = 1.2
 """By which factor lines are longer than they need to be."""
+ROOM = 0.3
+"""Share of delta at which Chernoff bounds are taken to do for other steps, too."""
 MOST_SPREAD, FINEST = 60.0, 0.01
 
 Asked = Callable[[Composition, float, list[Table]], Bounds]
@@ -105,6 +109,12 @@ class AddBound:
             np.array([float(self.limit @ counts) * (1.0 + ULP * (counts.size + 8))]),
         )
 
+    def select(self, index: int) -> AddBound:
+        """Return the bounds for one phase alone."""
+        only = slice(index, index + 1)
+        chernoff = Chernoff(self.chernoff.c, self.chernoff.log_mgf[:, only])
+        return AddBound(chernoff, self.most_lost[only], self.limit[only])
+
     def joined(self, more: AddBound) -> AddBound:
         """Return the bounds for these phases and for more."""
         return AddBound(
@@ -119,8 +129,8 @@ class Terms:
     """What a proof of epsilon needs of some phases; `product` and `joined` are as in `LineTable`.
 
     Args:
-      table: lines for both directions, or a chain for the remove direction.
-      add: for the other one, with a chain.
+      table: lines for both directions, or a line or a chain for the remove direction.
+      add: for the other one, if the table is not.
     """
 
     table: Table
@@ -131,9 +141,9 @@ class Terms:
         return Terms(self.table.product(counts), None if self.add is None else self.add.product(counts))
 
     def select(self, index: int) -> Terms:
-        """Return the terms of one phase alone, of lines for both directions."""
+        """Return the terms of one phase alone, with lines."""
         assert isinstance(self.table, LineTable)
-        return Terms(self.table.select(index), None)
+        return Terms(self.table.select(index), None if self.add is None else self.add.select(index))
 
     def joined(self, more: Terms) -> Terms:
         """Return the terms of these phases and of more, which are of the same plan."""
@@ -146,10 +156,13 @@ class Terms:
         `start` is a first guess.
         """
         steps = _nameless(counts, gaussian)
-        if isinstance(self.table, LineTable):
-            known = by_lines(self.table, steps, delta, start, NARROW_CHAIN)
-            return known[0] if known[1] else None
-        known = invert(self.table.chain(steps).delta, steps, delta, "remove", start, 1.0 / max(start, 1e-12))
+        if not isinstance(self.table, LineTable):
+            known = invert(self.table.chain(steps).delta, steps, delta, "remove", start, 1.0 / max(start, 1e-12))
+        elif self.add is None:
+            known, proved = by_lines(self.table, steps, delta, start, NARROW_CHAIN)
+            return known if proved else None
+        else:
+            known = invert_line(self.table.lines(steps)[0], steps, delta, "remove", start)
         if known.relative_width <= NARROW_CHAIN and self.add is not None and self.add.proves(steps, known.upper, delta):
             return known
         return None
@@ -158,6 +171,7 @@ class Terms:
         """Return bounds on delta at epsilon > 0, likewise."""
         steps = _nameless(counts, gaussian)
         if isinstance(self.table, LineTable):
+            assert self.add is None
             remove, add = (line.delta(epsilon) for line in self.table.lines(steps))
             known = remove.larger(add)
             return known if known.relative_width <= NARROW_CHAIN else None
@@ -182,7 +196,7 @@ class Plan:
 
     Args:
       table: a table for few phases, of which only the choices are used.
-      gaps: c - 1 of the Chernoff bounds on the add direction; None with lines for both directions.
+      gaps: c - 1 of the Chernoff bounds on the add direction; None with lines for both directions (see `lighter`).
       epsilon: about what it will be.
     """
 
@@ -200,11 +214,26 @@ class Plan:
             law = self.table.law
             soft, (barrier,) = barriers_like(law.steps, law.soft, [law.barrier], steps)
             own = law_for_tilt(steps, max(1.0, float(self.table.tilt.max())), soft, barrier)
-            return Terms(further_lines(self.table, steps, own, decaying), None)
+            add = None if self.gaps is None else _add_bound(law_for_tilt(steps, 1.0, soft, barrier), self.gaps)
+            return Terms(further_lines(self.table, steps, own, decaying), add)
         path = self.table.path
         soft, barriers = barriers_like(path.steps, path.soft, path.barriers, steps)
         add = _add_bound(law_for_tilt(steps, 1.0, soft, barriers[-1]), self.gaps)
         return Terms(further_chain(self.table, steps, soft, barriers, decaying), add)
+
+    def lighter(self, delta: float) -> Plan:
+        """Return the plan with Chernoff bounds in place of the add direction's line, if it has one and they will do.
+
+        They are a few times delta, and prove as much wherever delta in the add direction is that much less: at low
+        rates it is. Whether they do is seen at the steps that the plan was made for.
+        """
+        if not isinstance(self.table, LineTable) or len(self.table.directions) != 2 or not self.table.gap > 0.0:
+            return self
+        gaps, law = self.table.gap * np.array(SHARES), self.table.law
+        add = _add_bound(law_for_tilt(law.steps, 1.0, law.soft, law.barrier), gaps)
+        if not add.proves(law.steps, self.epsilon, ROOM * delta):
+            return self
+        return replace(self, table=self.table.first(), gaps=gaps)
 
     def product(self, steps: Composition) -> Terms:
         """Return the terms of all steps of a composition but the unsampled ones, as of one step of one phase."""

@@ -168,7 +168,7 @@ def _add_up(run: Run, fresh: list[Entry], delta: float) -> Run | None:
 
 def _begin(entries: list[Entry], delta: float, failed: int | None) -> Run | None:
     """Return the run of a history, from its first step on; `failed` is a level whose plan did not do."""
-    steps, before, end = compose(entries), compose(entries[:-1]), compose(entries[-1:])
+    steps, before = compose(entries), compose(entries[:-1])
     if steps.log_hidden < 0.0 or not before.phases:
         return None
     sums = np.cumsum([_mu_squared(compose([entry])) for entry in entries])
@@ -181,15 +181,20 @@ def _begin(entries: list[Entry], delta: float, failed: int | None) -> Run | None
     for first, mu_squared in dict.fromkeys(ways):  # what failed once is not tried again
         about = [*entries[:first], *_future(entries[:first], float(mu_squared - sums[first - 1]))]
         plan = plan_for(compose(about), delta, history_epsilon_and_table)
-        if plan is None or not plan.suits(steps, delta):
-            continue
-        done, (last, foresight) = plan.product(before), _last_terms(plan, entries, end, None)
-        unsampled, guess = _unsampled(entries[:-1]), Bounds(0.0, plan.epsilon)
-        run = Run(plan, level, entries, end, done, last, foresight, unsampled, float(sums[-2]), guess)
-        found = _proved(run, delta)
+        found = None if plan is None else _by_plan(plan.lighter(delta), level, entries, delta)
         if found is not None:
             return found
     return None
+
+
+def _by_plan(plan: Plan, level: int, entries: list[Entry], delta: float) -> Run | None:
+    """Return the run of a history by a plan, from its first step on, if it is narrow."""
+    steps, before, end = compose(entries), compose(entries[:-1]), compose(entries[-1:])
+    if not plan.suits(steps, delta):
+        return None
+    done, (last, foresight) = plan.product(before), _last_terms(plan, entries, end, None)
+    unsampled, guess = _unsampled(entries[:-1]), Bounds(0.0, plan.epsilon)
+    return _proved(Run(plan, level, entries, end, done, last, foresight, unsampled, _mu_squared(before), guess), delta)
 
 
 def _future(entries: list[Entry], mu_squared: float) -> list[Entry]:
