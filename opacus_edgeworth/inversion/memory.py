@@ -243,10 +243,13 @@ def _last_terms(
     if known is None:
         foresight = foresee(plan, entries)
         known = None if foresight is None else foresight.of(entries[-1])
-    if known is None:
-        one = end if end.phases and float(end.steps[0]) == 1.0 else compose([(*entries[-1][:2], 1)])
-        known = plan.terms(one, decaying=False) if one.phases else None
-    return known, foresight
+    return _terms_of(plan, entries[-1], end) if known is None else known, foresight
+
+
+def _terms_of(plan: Plan, entry: Entry, end: Composition) -> Terms | None:
+    """Return the terms of one step of an entry, `end`; None if it has none."""
+    one = end if end.phases and float(end.steps[0]) == 1.0 else compose([(*entry[:2], 1)])
+    return plan.terms(one, decaying=False) if one.phases else None
 
 
 def _unsampled(entries: list[Entry]) -> tuple[float, ...]:
