@@ -40,8 +40,8 @@ MAX_WORK = 4e8
 """Nodes times grid points."""
 STRIP_ENDS = ((0.0, 0.0), (1.0, 0.0))
 """G(0) = G(1) = 0: the points for the alias terms of c < 1."""
-FEW_NODES = 400
-"""Up to so many nodes, no further bound on what is left out beyond them is worth its time."""
+FEW_NODES, MANY_NODES, MANY_STEPS = 400, 1000, 32
+"""Up to so many nodes, or so many for so many further steps, no second bound on what is beyond is worth its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +292,8 @@ def further_lines(table: LineTable, steps: Composition, law: Law, decaying: bool
     grid = make_grid(law, float(table.tilt.min()), float(table.tilt.max()), reach)
     tilted, wrong = served(tilted_steps(grid, table.tilt), reach, steps.steps)
     log_beyond = decay_bound(tilted).log_phi(reach) if decaying else np.zeros_like(tilted.log_mgf)
-    if decaying and table.y.size > FEW_NODES:
+    few_steps = float(steps.steps.sum()) < MANY_STEPS
+    if decaying and table.y.size > (FEW_NODES if few_steps else MANY_NODES):
         log_beyond = np.minimum(log_beyond, shifted_bound(tilted).log_bound(reach))
     points = table.chernoff
     return replace(

@@ -22,11 +22,18 @@ def invert_delta(delta_at: Callable[[float], Bounds], delta: float, start: float
       slope: about -d log(delta) / d(epsilon) there, > 0.
     """
 
+    known: dict[float, Bounds] = {}  # the second search begins where the first one ended
+
+    def at(epsilon: float) -> Bounds:
+        if epsilon not in known:
+            known[epsilon] = delta_at(epsilon)
+        return known[epsilon]
+
     def above(epsilon: float) -> float:
-        return _log_ratio(delta_at(epsilon).upper, delta)
+        return _log_ratio(at(epsilon).upper, delta)
 
     def below(epsilon: float) -> float:
-        return _log_ratio(delta_at(epsilon).lower, delta)
+        return _log_ratio(at(epsilon).lower, delta)
 
     upper, slope = _crossing(above, start, slope, proved_above=True)
     if upper == 0.0 or math.isinf(upper):
