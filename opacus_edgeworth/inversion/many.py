@@ -38,8 +38,8 @@ TILTS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.5, 4.0)
 SHARES = (0.7, 0.9, 1.15, 1.5, 1.9, 2.4, 3.1, 4.0)
 """The same with a line for the remove direction: c - 1 in units of the line's; shorter histories have larger ones."""
 LARGEST_GAP = 1e15
-LONGER = 1.2
-"""By which factor lines are longer than they need to be."""
+LONGER, MUCH_LONGER, MOST_NODES = 1.2, 1.5, 2000
+"""By which factor lines are longer than they need to be; by which one again if that fails, up to so many nodes."""
 ROOM = 0.3
 """Share of delta at which Chernoff bounds are taken to do for other steps, too."""
 MOST_SPREAD, FINEST = 60.0, 0.01
@@ -235,6 +235,12 @@ class Plan:
             return self
         return replace(self, table=self.table.first(), gaps=gaps)
 
+    def longer(self) -> Plan | None:
+        """Return the plan with longer lines, if it has lines: the functions of a much shorter history fall later."""
+        if not isinstance(self.table, LineTable) or self.table.y.size > MOST_NODES:
+            return None
+        return replace(self, table=_longer(self.table, MUCH_LONGER))
+
     def product(self, steps: Composition) -> Terms:
         """Return the terms of all steps of a composition but the unsampled ones, as of one step of one phase."""
         parts: Terms | None = None
@@ -263,10 +269,15 @@ def plan_for(steps: Composition, delta: float, ask: Asked) -> Plan | None:
         if len(table.directions) != 2:
             return None
         # for shorter histories, too, whose functions fall later
-        table = replace(table, y=table.step * np.arange(math.ceil(LONGER * table.y.size)))
+        table = _longer(table, LONGER)
     else:
         gaps = np.minimum(np.array(TILTS) * (1.0 - math.log(delta)) / epsilon, LARGEST_GAP)
     return Plan(table, gaps, epsilon)
+
+
+def _longer(table: LineTable, factor: float) -> LineTable:
+    """Return the table with so many times the nodes, of which nothing is known yet: for `further_lines`."""
+    return replace(table, y=table.step * np.arange(math.ceil(factor * table.y.size)))
 
 
 def epsilon_of_many(steps: Composition, delta: float, ask: Asked) -> Bounds | None:

@@ -181,9 +181,12 @@ def _begin(entries: list[Entry], delta: float, failed: int | None) -> Run | None
     for first, mu_squared in dict.fromkeys(ways):  # what failed once is not tried again
         about = [*entries[:first], *_future(entries[:first], float(mu_squared - sums[first - 1]))]
         plan = plan_for(compose(about), delta, history_epsilon_and_table)
-        found = None if plan is None else _by_plan(plan.lighter(delta), level, entries, delta)
-        if found is not None:
-            return found
+        plan = None if plan is None else plan.lighter(delta)
+        while plan is not None:
+            found = _by_plan(plan, level, entries, delta)
+            if found is not None:
+                return found
+            plan = plan.longer()
     return None
 
 

@@ -21,7 +21,6 @@ def invert_delta(delta_at: Callable[[float], Bounds], delta: float, start: float
       start: a first guess of epsilon, >= 0.
       slope: about -d log(delta) / d(epsilon) there, > 0.
     """
-
     known: dict[float, Bounds] = {}  # the second search begins where the first one ended
 
     def at(epsilon: float) -> Bounds:
