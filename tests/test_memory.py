@@ -9,6 +9,7 @@ import pytest
 import opacus_edgeworth as ew
 from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition, compose
+from opacus_edgeworth.inversion import foresight as foresight_module
 from opacus_edgeworth.inversion import memory as memory_module
 from opacus_edgeworth.inversion.contour import LineTable
 from opacus_edgeworth.inversion.engines import history_delta, history_epsilon, history_epsilon_and_table
@@ -61,6 +62,79 @@ def test_a_schedule_is_logged_step_by_step(start, end, rate, table, monkeypatch)
             assert_near(found, history[:step])
     assert type(run._runs[DELTA].plan.table).__name__ == table
     assert len(beginnings) < (last - first) / 2
+
+
+def multiplied(steps: int, start: float, factor: float, rate: float) -> list[tuple[float, float, int]]:
+    """What Opacus's ExponentialNoise does, step by step."""
+    history = [(start, rate, 1)]
+    while len(history) < steps:
+        history.append((history[-1][0] * factor, rate, 1))
+    return history
+
+
+@pytest.mark.parametrize("factor", [0.98, 1.0 / 0.98, 0.4 ** (1.0 / 60.0)])
+def test_steps_that_were_foreseen_are_the_steps_that_come(factor, monkeypatch):
+    """The noise is known to the last bit; the answers are those without foresight; few terms are computed singly."""
+    history, run, alone = multiplied(60, 1.4, factor, 0.1), Memory(), []
+    terms_of = memory_module._terms_of
+    monkeypatch.setattr(memory_module, "_terms_of", lambda *given: alone.append(1) or terms_of(*given))
+    found = [run.epsilon(history[:step], DELTA) for step in range(1, 61)]
+    assert len(alone) <= 12
+    monkeypatch.setattr(memory_module, "foresee", lambda *_: None)
+    singly = Memory()
+    for step in range(1, 61):
+        other = singly.epsilon(history[:step], DELTA)
+        assert found[step - 1].lower <= other.upper
+        assert other.lower <= found[step - 1].upper
+        assert found[step - 1].upper == pytest.approx(other.upper, rel=1e-9)
+    assert_near(found[-1], history)
+
+
+def test_what_was_foreseen_serves_no_other_step():
+    """Another noise, by one unit in the last place, another rate, and a return: each gets its own terms."""
+    history = multiplied(20, 1.4, 0.98, 0.1)
+    run = Memory()
+    for step in range(3, 21):
+        run.epsilon(history[:step], DELTA)
+    foresight = run._runs[DELTA].foresight
+    assert foresight is not None
+    s, q = foresight.steps[len(foresight.steps) // 2]
+    assert foresight.of((s, q, 5)) is not None
+    for other in ((float(np.nextafter(s, 2.0)), q, 1), (s, 0.11, 1), (s, 1.0, 1)):
+        assert foresight.of(other) is None
+    for noise, rate in ((0.7, 0.1), (history[-1][0], 0.2), (1.4, 0.1)):
+        other = [*history, (noise, rate, 3)]
+        assert_near(run.epsilon(other, DELTA), other)
+
+
+def test_a_factor_is_seen_or_there_is_none():
+    exact = np.array([noise for noise, _, _ in multiplied(64, 2.0, 0.9990832, 0.1)])
+    factor = foresight_module._factor(exact)
+    assert factor is not None
+    assert np.array_equal(exact[:-1] * factor, exact[1:])
+    assert foresight_module._factor(np.geomspace(2.0, 1.0, 64) + np.arange(64) ** 2 * 1e-6) is None
+    assert foresight_module._factor(np.full(9, 1.5)) is None
+
+
+@pytest.mark.parametrize(("start", "end", "lighter"), [(1.6, 0.9, True), (20.0, 15.0, False)])
+def test_a_line_for_one_direction_does_where_chernoff_bounds_settle_the_other(start, end, lighter):
+    """With much noise both directions are alike, and nothing but a line for each says which is larger."""
+    steps = compose(falling(60, start, end))
+    plan = plan_for(steps, DELTA, history_epsilon_and_table)
+    assert plan is not None
+    assert isinstance(plan.table, LineTable)
+    light = plan.lighter(DELTA)
+    assert isinstance(light.table, LineTable)
+    assert light.table.directions == (("remove",) if lighter else ("remove", "add"))
+    both, one = (p.product(steps).epsilon(np.ones(1), 0.0, DELTA, p.epsilon) for p in (plan, light))
+    assert both is not None
+    assert one is not None
+    assert one.lower <= both.upper
+    assert both.lower <= one.upper <= both.upper * (1.0 + NEAR)
+    if lighter:  # where the Chernoff bounds are more than delta, nothing is proved
+        terms = light.product(steps)
+        assert terms.add is not None
+        assert not terms.add.proves(Composition(np.ones(1), np.ones(1), np.ones(1), 0.0, 2.0**-50, 0.0), 0.01, DELTA)
 
 
 def test_a_schedule_against_ball_arithmetic():

@@ -35,12 +35,12 @@ AT_ONCE = 32
 """Phases whose terms are held at once."""
 TILTS = (0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.5, 4.0)
 """Tilts at which Chernoff bounds the add direction: (c - 1) epsilon in units of 1 - log(delta)."""
-SHARES = (0.7, 0.9, 1.15, 1.5, 1.9, 2.4, 3.1, 4.0)
+SHARES = (1.0, 1.35, 1.8, 2.4, 3.2, 4.3, 5.8, 8.0)
 """The same with a line for the remove direction: c - 1 in units of the line's; shorter histories have larger ones."""
 LARGEST_GAP = 1e15
 LONGER, MUCH_LONGER, MOST_NODES = 1.2, 1.5, 2000
 """By which factor lines are longer than they need to be; by which one again if that fails, up to so many nodes."""
-ROOM = 0.3
+ROOM = 0.6
 """Share of delta at which Chernoff bounds are taken to do for other steps, too."""
 MOST_SPREAD, FINEST = 60.0, 0.01
 
