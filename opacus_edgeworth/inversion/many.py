@@ -214,7 +214,7 @@ class Plan:
             law = self.table.law
             soft, (barrier,) = barriers_like(law.steps, law.soft, [law.barrier], steps)
             own = law_for_tilt(steps, max(1.0, float(self.table.tilt.max())), soft, barrier)
-            add = None if self.gaps is None else _add_bound(law_for_tilt(steps, 1.0, soft, barrier), self.gaps)
+            add = None if self.gaps is None else _add_bound(own, self.gaps)
             return Terms(further_lines(self.table, steps, own, decaying), add)
         path = self.table.path
         soft, barriers = barriers_like(path.steps, path.soft, path.barriers, steps)
@@ -230,8 +230,7 @@ class Plan:
         if not isinstance(self.table, LineTable) or len(self.table.directions) != 2 or not self.table.gap > 0.0:
             return self
         gaps, law = self.table.gap * np.array(SHARES), self.table.law
-        add = _add_bound(law_for_tilt(law.steps, 1.0, law.soft, law.barrier), gaps)
-        if not add.proves(law.steps, self.epsilon, ROOM * delta):
+        if not _add_bound(law, gaps).proves(law.steps, self.epsilon, ROOM * delta):
             return self
         return replace(self, table=self.table.first(), gaps=gaps)
 
