@@ -782,6 +782,13 @@ def nearby() -> Any:
 
     delta = ne.NearbyDelta(wide, "remove")
     found["wide"] = [delta(e) for e in (1.0, 1.0, 5.0, 7.0, 6.0, 5.5, 1.3, 1.0, 9.0)]
+
+    def low_or_wide(e: float, d: Any, enough: Any, keep: Any) -> Bounds:
+        keep.append(lambda x: Bounds(0.5 * math.exp(-x), 0.6 * math.exp(-x)) if d == "remove" else Bounds(0.0, 1e-3))
+        return keep[-1](e)
+
+    delta = ne.NearbyDelta(low_or_wide, "both")
+    found["enough"] = [(delta(e), dict(delta._enough)) for e in (0.5, 0.6, 8.0, 8.1)]
     return found
 
 
@@ -814,7 +821,28 @@ def few_steps() -> Any:
         "collapsed": [fw._collapsed(*each) for each in sums[::2]],
         "spread": [fw._spread(*each) for each in sums[1::2]],
         "step": [fw.step_delta(s, q, e) for s, q in ((0.8, 0.01), (0.1, 0.3), (9.0, 0.7), (1.0, 1e-5))],
+        "far": fw.step_delta(0.1, 0.3, np.array([599.0, 600.0, 601.0, 1e4])),
         "near": fw.step_delta(1.0, 0.01, math.log1p(-0.01) + np.array([-1e-9, 0.0, 1e-17, 1e-15, 1e-13, 1e-9])),
         "delta": {name: [few.delta(x) for x in (-0.3, -1e-4, 0.0, 1e-3, 0.5, 2.0)] for name, few in found.items()},
         "made": made,
     }
+
+
+@pin(coarse=False, rel_tol=1e-8)
+def chains_led_astray() -> Any:
+    """A chain's epsilon where the first guess has no barriers, and where the search goes on from there."""
+    steps, known = compose([(0.5, 1e-3, 3), (0.9, 1e-4, 40)]), Bounds(0.0, 6.0)
+    found = [en._chain_epsilon(steps, 1e-6, 3.0, known, kept := []), len(kept)]
+    asked: list[float] = []
+    original = en.router_for_delta
+
+    def first_fails(steps: Any, delta: float, start: float) -> Any:
+        asked.append(start)
+        if len(asked) == 1:
+            raise OutOfReachError("led astray")
+        return original(steps, delta, start)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(en, "router_for_delta", first_fails)
+        again = en._chain_epsilon(steps, 1e-6, 3.0, known, kept := [])
+    return [*found, again, len(kept), asked]

@@ -657,6 +657,7 @@ def targets() -> Any:
             [
                 left,
                 so.about_rate(aim, left, noise, 200),
+                so.about_rate(aim, 1e9 * left, noise, 1),
                 so.about_steps(aim, left, noise, rate),
                 so.about_steps(aim, left, noise, 1.0),
             ]
@@ -801,3 +802,22 @@ def curves() -> Any:
         ],
         "parts": [repr(curve) + str(curve._parts()[1]) + str(curve.history) for curve in (one, mixed)],
     }
+
+
+@pin()
+def mus_between() -> Any:
+    """Mu of cells of epsilons: steep ones, flat ones, and one that is too wide for a chord."""
+
+    class Known:
+        """A profile of which the deltas are given."""
+
+        def at(self, epsilon: float) -> Bounds:
+            delta = 0.4 * math.exp(-0.3 * epsilon) if epsilon > 0.2 else 0.35
+            return Bounds(delta, delta * (1.0 + 1e-9))
+
+    found = []
+    for most in (1.0, 0.3, 1e-3):
+        search = ga._Mu(Known(), most)  # type: ignore[arg-type]
+        cells = [(0.0, 0.1), (0.05, 0.15), (0.2, 0.9), (0.5, 0.6), (1.0, 8.0), (0.3, 900.0)]
+        found.append([search.between(*cell) for cell in cells])
+    return found

@@ -67,7 +67,17 @@ def many_questions() -> dict[str, Question]:
         for k in (30, 31, 33, 60, 59):
             memory.epsilon(history[:k], 1e-6)
 
+    def foreseen() -> None:
+        scheduled, noise = Memory(), 1.3 * (1.0 + JITTER[0])
+        entries: list[Any] = []
+        while len(entries) < 60:
+            entries.append((noise, 0.01, 1))
+            noise *= 0.99
+            if len(entries) > 20:
+                scheduled.epsilon(list(entries), 1e-5)
+
     return {
+        "foreseen": foreseen,
         "epsilon": lambda: en.history_epsilon(compose(history), 1e-6),
         "delta": lambda: en.history_delta(compose(history), 1.0),
         "logged": logged,

@@ -126,6 +126,14 @@ def test_one_step_is_what_the_closed_form_says(s, q, epsilon):
         assert (more + shrink * known.lower) * (1.0 - 8.0 * ULP) <= high
 
 
+@pytest.mark.parametrize("epsilon", [599.0, 600.0, 600.5, 640.0, 1e3])
+def test_one_step_where_the_likelihood_ratio_is_hardly_a_double(epsilon):
+    (low,), (high,) = step_delta(0.03, 0.3, np.array([epsilon]))
+    known = scalar_delta(0.03, 0.3, epsilon, "remove")
+    assert low <= known.upper
+    assert known.lower <= high
+
+
 @pytest.mark.parametrize("q", [1e-8, 1e-3, 0.4, 0.999])
 def test_one_step_next_to_its_least_loss(q):
     edge = math.log1p(-q)
