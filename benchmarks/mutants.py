@@ -48,6 +48,8 @@ LONG = (
     "dp_accountings or heavy_noise or hardly_any_noise or fine_tuning_settings"
 )
 """Tests of these names take long: they do not judge mutants."""
+COPIES = "mutmut or every_parameter_has_a_case"
+"""Nor do those that take the copies that mutmut makes of methods for public ones."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def let_judge(found: list[Module], names: Iterable[str], files: tuple[str, ...])
         "MUTANTS_REACH": str(MUTANTS / "reach.json"),
     }
     command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "mutants_judge", "-p", "no:cacheprovider"]
-    command += ["-p", "no:xdist", "-m", "not slow and not hypothesis", "-k", f"not ({LONG})"]
+    command += ["-p", "no:xdist", "-m", "not slow and not hypothesis", "-k", f"not ({LONG} or {COPIES})"]
     command += [f"tests/test_{file}.py" for file in files]
     subprocess.run(command, cwd=MUTANTS, env=environment, check=True)
 
