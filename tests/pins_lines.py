@@ -521,7 +521,12 @@ def closed_forms() -> Any:
             for d in ("remove", "add")
         ],
         "difference": [
-            ex._difference(0.3, a, gap, 1e-4, 1e-5) for a in (-30.0, -8.1, -7.9, 0.0, 5.0, 39.0) for gap in (1e-3, 2.0)
+            ex._difference(0.3, -1e200, 1e200, 0.0, 0.0),
+            *(
+                ex._difference(0.3, a, gap, 1e-4, 1e-5)
+                for a in (-30.0, -8.1, -7.9, 0.0, 5.0, 39.0)
+                for gap in (1e-3, 2.0)
+            ),
         ],
         "form": [
             ex.has_closed_form(compose(h))

@@ -45,6 +45,7 @@ from opacus_edgeworth.mixed import replaced as re_
 from opacus_edgeworth.mixed import sampled as sp
 from opacus_edgeworth.mixed import side as si
 
+APART = DiscreteMechanism((0.9, 0.09, 0.01), (0.1, 0.2, 0.7))
 DISCRETE = DiscreteMechanism((0.5, 0.3, 0.15, 0.05, 0.0), (0.4, 0.31, 0.1, 0.0, 0.19))
 RESPONSE, CHOICE = RandomizedResponse(1.2, 2), RandomizedResponse(0.4, 5)
 SAMPLED = [PoissonSubsampledLaplace(2.0, 0.1), PoissonSubsampledLaplace(0.3, 0.9), PoissonSubsampledLaplace(0.002, 0.5)]
@@ -61,6 +62,7 @@ def loss_laws() -> dict[str, lw.LossLaw]:
     found = {"response": lw.response_law(RESPONSE), "choice": lw.response_law(CHOICE), "laplace": lw.laplace_atoms(0.7)}
     for d in DIRECTIONS:
         found[f"discrete {d}"] = lw.discrete_law(DISCRETE, d)
+        found[f"apart {d}"] = lw.discrete_law(APART, d)
         found |= {f"sampled {m.scale} {d}": lw.sampled_laplace_law(m, d) for m in SAMPLED}
     return found
 

@@ -49,6 +49,7 @@ def test_everything_revealed():
     seen = PrivacyCurve([(0.0, 1.0, 1)])
     encloses(seen.tradeoff(0.3, direction="remove"), 0, 0.0, 1e-11)
     assert seen.posterior(0.3, 0.5).upper == 1.0
+    assert PrivacyCurve([(1.0, 0.1, 10)]).posterior(1.0, 0.5) == Bounds(1.0, 1.0)
     assert seen.posterior(0.0, 0.5) == Bounds(0.0, 0.0)
     assert seen.gaussian_mu() == seen.zcdp_rho() == seen.renyi_divergence(3.0) == Bounds(math.inf, math.inf)
     apart = discrete(((1.0, 0.0), (0.0, 1.0)), 1)
