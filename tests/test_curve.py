@@ -92,6 +92,12 @@ def test_mechanisms_are_histories_too():
     assert PrivacyCurve(pairs).epsilon(1e-5) == by_tuples.epsilon(1e-5)
 
 
+def test_rows_of_an_array_and_generators_are_entries():
+    history = [(1.0, 0.1, 10), (2.0, 0.5, 3)]
+    for same in (np.array(history), [iter(entry) for entry in history], (list(entry) for entry in history)):
+        assert PrivacyCurve(same).epsilon(1e-5) == PrivacyCurve(history).epsilon(1e-5)
+
+
 def test_full_sampling_is_the_limit_of_sampling():
     full = PrivacyCurve([(5.0, 1.0, 10)]).epsilon(1e-5)
     almost = PrivacyCurve([(5.0, 1.0 - 1e-13, 10)]).epsilon(1e-5)

@@ -290,6 +290,12 @@ def test_coarse_rules_err_by_less_than_they_say():
             assert off <= bound + 1e-14
 
 
+def test_below_a_grid_that_does_not_reach_the_mode_nothing_is_known():
+    grid = make_grid(law(compose([(1.0, 0.2, 1)]), 1.0), 0.0, 1.0, 0.0)
+    tilt = np.array([-1e6])  # at which the integrand falls where the grid begins
+    assert range_error(grid, tilt, tilt[:, None] * grid.loss[:, :1])[0, 0] == math.inf
+
+
 @pytest.mark.parametrize("tilt", [-1.5, 0.0, 2.0])
 def test_what_lies_below_a_grid_is_bounded(tilt):
     one = law(compose([(1.0, 0.2, 1)]), 1.0)
