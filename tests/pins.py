@@ -5,6 +5,9 @@ where no test can find an input that shows it. So the stages' results are kept i
 for rounding once more with units in the last place of 2^-20 instead of 2^-52, with which they are seen. That a value is
 pinned does not say that it is right: that is what `test_stages` and the oracles say.
 
+Traced probes keep what functions return on the way to whole answers, each folded to a few numbers; of these only such
+as hold however it is rounded: with other noise by an ulp, and with what NumPy and OpenBLAS do on other processors.
+
 After an intended change, judged by its derivation, write them anew:
 
     python tests/pins.py
