@@ -41,6 +41,8 @@ WORK_TOL = 0.5
 """Of the calls that an answer takes: on another processor searches end some steps sooner or later."""
 TRACED_TOL, STEADY = 1e-8, 1e-11
 """To which results on the way hold, and to which they held when they were written, however it was rounded."""
+LEAST = 1e-25
+"""Smaller results on the way are left of cancelled ones, or are tails that versions of SciPy know more or less of."""
 FIRST = 3
 """Of a function's results on the way to an answer, so many are looked at."""
 OTHERWISE: tuple[dict[str, str], ...] = (
@@ -226,8 +228,8 @@ def _folded(value: Any) -> list[float]:
     arrays = [np.asarray(part, dtype=float).ravel() for part in _parts(value)]
     array = np.concatenate(arrays) if arrays else np.zeros(0)
     finite = np.where(np.isfinite(array), array, 7.0)
-    weights = 1.0 + 0.5 * np.cos(np.arange(array.size) + 0.0)
-    logs = np.log(np.abs(finite, where=finite != 0.0, out=np.ones_like(finite)))
+    weights = 1.0 + 0.5 * np.cos(np.arange(array.size))
+    logs = np.log(np.where(np.abs(finite) < LEAST, 1.0, np.abs(finite)))
     return [
         float(array.size),
         float(np.abs(logs) @ weights),

@@ -234,7 +234,7 @@ def log_errors() -> Any:
 # --- characteristic functions ----------------------------------------------------------------------------------------
 
 
-@pin(rel_tol=1e-9)
+@pin(rel_tol=1e-7)
 def cf_logs() -> Any:
     found: dict[str, Any] = {}
     for name, one in tilted((0.5, 2.5)).items():

@@ -4,7 +4,12 @@ import json
 
 import pins
 import pytest
+import scipy
 
+pytestmark = pytest.mark.skipif(
+    tuple(map(int, scipy.__version__.split(".")[:2])) < (1, 16),
+    reason="before SciPy 1.16 far tails are rounded otherwise, and what the sums of them are is written down, too",
+)
 pins.load_probes()
 KEPT = json.loads(pins.DATA.read_text())
 
