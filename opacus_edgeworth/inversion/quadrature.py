@@ -32,14 +32,17 @@ from opacus_edgeworth.mechanisms import ULP
 
 SMALL_LOG = 0.5
 """Up to this K the analytic differences are used; above it there is nothing to cancel."""
-SUMS_LINEAR, SUMS_PLAIN = 3.0, 10.0
-r"""How much the sums of p e^{iyL} err, in J ulp times |y| E_t|L|, and in J ulp, J being the number of points.
+SUMS_SQUARED, SUMS_LINEAR, SUMS_PLAIN, SUMS_MEAN = 0.75, 2.3, 8.7, 1.0
+r"""How much sums over J points err, in J ulp: those of p e^{iyL} by so many times y^2 E_t[L^2], |y| E_t|L| or 1, and
+the mean by so many times E_t|L|.
 
-In any order a sum of J products of complex numbers errs by at most sqrt(2) J ulp sum |a||b|, and by half of that where
-one factor is real. With A and B as in `characteristic` |A| <= min(2, |a L|), and |A||B| <= min(4, |y L|), since the
-lesser of a and b is at most y/2; |A - iaL| <= 1.26 |a L|. So the sum of A B and those of A and B err by (4 + 2) sqrt(2)
-J ulp altogether, or centred by (1 + 0.63) sqrt(2) J ulp |y| E_t|L|. The sum that normalises the weights, of J positive
-numbers, is off by J/2 ulp, of what is at most 2, or 1.26 |y| E_t|L|.
+In any order a sum of J products of complex numbers errs by at most sqrt(2) J ulp sum |a||b|, and by J/2 ulp of that sum
+where one factor is real. With A and B as in `characteristic` |A| <= min(2, |aL|) and |A - iaL| <= min(1.26 |aL|,
+(aL)^2 / 2), B likewise; |A||B| is at most 4, ab L^2, and, with x = |yL| = (a + b) |L|, 4 sin(x/4)^2 <= 0.725 x up to
+x = 2 pi, from where on 4 is less. The sum of A B and those of A and B so err by 4 sqrt(2) + 2, centred by
+(0.725 sqrt(2) + 0.63) |yL|, or by (sqrt(2) ab + (a^2 + b^2) / 4) L^2 <= 0.48 (yL)^2. The sum that normalises the
+weights, of J positive numbers, is off by J/2 ulp, which adds 1, 0.63 |yL| and 0.25 (yL)^2. The mean errs by J/2 ulp
+of E_t|L|, and once more as much by those weights.
 """
 
 
@@ -109,20 +112,23 @@ def tilted_steps(grid: Grid, tilt: FloatArray) -> TiltedSteps:
     summing = ULP * (grid.score.shape[1] + 40)
     spread = 4.0 * ULP + grid.density_error + size * (2.0 * ULP * absolute + grid.loss_error)
     mean_spread = np.einsum("tpj,tpj->tp", weight, spread)
-    of_sums = (2.0 * mean_spread + SUMS_LINEAR * summing)[..., None]
-    uncertain = weight * ((2.0 * spread + of_sums) * absolute + 2.0 * grid.loss_error)
-    squared = uncertain * absolute
+    spreads = 2.0 * (spread + mean_spread[..., None])
+    squares, lines, means = (
+        weight * ((spreads + share * summing) * absolute + 2.0 * grid.loss_error)
+        for share in (SUMS_SQUARED, SUMS_LINEAR, SUMS_MEAN)
+    )
+    squares *= absolute
     turning = absolute * grid.reach > 1.0  # where e^{iyL} turns, the linear bound is the better one
     rounding = np.stack(
         [
-            (uncertain * turning).sum(axis=2),
-            (squared * turning).sum(axis=2),
-            (squared * ~turning).sum(axis=2),
+            (lines * turning).sum(axis=2),
+            (squares * turning).sum(axis=2),
+            (squares * ~turning).sum(axis=2),
         ]
     )
     mean = np.einsum("tpj,pj->tp", weight, grid.loss)
     log_mgf_error = log_error(mean_spread + summing + discretisation) + 4.0 * ULP * np.abs(log_mgf)
-    mean_error: FloatArray = uncertain.sum(axis=2)
+    mean_error: FloatArray = means.sum(axis=2)
     small = np.abs(log_mgf) <= SMALL_LOG
     if grid.law.below is None and small.any() and float(grid.log_density[:, [0, -1]].min()) > SMALLEST_LOG:
         log_phi, phi_error, drift, drift_error = _fine_moments(grid, tilt)

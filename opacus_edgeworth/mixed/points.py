@@ -19,7 +19,7 @@ from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.errors import OutOfReachError
 from opacus_edgeworth.inversion.characteristic import log_steps
 from opacus_edgeworth.inversion.grid import expm1_minus
-from opacus_edgeworth.inversion.quadrature import SUMS_LINEAR, SUMS_PLAIN, log_error
+from opacus_edgeworth.inversion.quadrature import SUMS_LINEAR, SUMS_MEAN, SUMS_PLAIN, SUMS_SQUARED, log_error
 from opacus_edgeworth.mechanisms import ULP
 from opacus_edgeworth.mixed.law import LaplaceDensity, LossLaw, ReplacedDensity
 from opacus_edgeworth.mixed.panels import LaplaceDecay, Panels, make_panels
@@ -172,8 +172,11 @@ def _tilt(law: LossLaw, steps: float, t: float, reach: float) -> TiltedPoints:
         fine, fine_error = _fine_log_phi(law, rule, t, loss, loss_error, np.exp(log_mass), mass_error)
         if fine_error < error:
             log_phi, error = fine, fine_error
-    uncertain = weight * ((2.0 * (spread + mean_spread) + SUMS_LINEAR * summing) * size + 2.0 * loss_error)
-    quadratic = float(uncertain @ size)
+    spreads = 2.0 * (spread + mean_spread)
+    quadratic, linear, of_mean = (
+        weight * ((spreads + share * summing) * size + 2.0 * loss_error)
+        for share in (SUMS_SQUARED, SUMS_LINEAR, SUMS_MEAN)
+    )
     return TiltedPoints(
         law,
         steps,
@@ -186,8 +189,8 @@ def _tilt(law: LossLaw, steps: float, t: float, reach: float) -> TiltedPoints:
         1.01 * error,
         float(weight[: law.loss.size].sum()),
         np.full((1, 1), float(weight @ loss)),
-        np.full((1, 1), 1.01 * (float(uncertain.sum()) + quadrature * float(size.max()))),
-        np.array([float(uncertain.sum()), quadratic, 0.0]).reshape(3, 1, 1),
+        np.full((1, 1), 1.01 * (float(of_mean.sum()) + quadrature * float(size.max()))),
+        np.array([float(linear.sum()), float(quadratic @ size), 0.0]).reshape(3, 1, 1),
         np.full((1, 1), 2.02 * mean_spread + SUMS_PLAIN * summing),
         np.full((1, 1), 1.01 * float(weight @ (loss_error + 4.0 * ULP * size))),
     )
