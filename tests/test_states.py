@@ -332,6 +332,7 @@ def test_no_bit_of_a_file_changes_a_history_in_silence(tmp_path: Path):
     assert silent > 0  # in names, say
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")  # torch's, where that very byte is hit
 def test_files_that_were_cut_or_altered_are_refused_by_name(tmp_path: Path):
     path = tmp_path / "state.pt"
     torch.save(accountant_of().state_dict(), path)
