@@ -172,6 +172,16 @@ def same(got: list[float], kept: list[float | None], rel_tol: float) -> bool:
 
 
 @contextmanager
+def profiled(note: Callable[[FrameType, str, Any], None]) -> Iterator[None]:
+    """Let a function hear of every call and return."""
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+@contextmanager
 def counted_calls() -> Iterator[list[int]]:
     """Give a list that gets the number of calls of the package's functions: how much work an answer takes.
 
@@ -184,18 +194,15 @@ def counted_calls() -> Iterator[list[int]]:
         if event == "call":
             seen[frame.f_code] += 1
 
-    sys.setprofile(note)
-    try:
+    with profiled(note):
         yield calls
-    finally:
-        sys.setprofile(None)
-        calls.append(
-            sum(
-                count
-                for code, count in seen.items()
-                if code.co_filename.startswith(PACKAGE) and not code.co_name.startswith(("_mutmut", "<"))
-            )
+    calls.append(
+        sum(
+            count
+            for code, count in seen.items()
+            if code.co_filename.startswith(PACKAGE) and not code.co_name.startswith(("_mutmut", "<"))
         )
+    )
 
 
 @contextmanager
@@ -215,12 +222,9 @@ def traced_results() -> Iterator[dict[str, list[float]]]:
             if len(results) < FIRST and not name.startswith(("_mutmut", "<")):
                 results.append(_folded(value))
 
-    sys.setprofile(note)
-    try:
+    with profiled(note):
         yield found
-    finally:
-        sys.setprofile(None)
-        found |= {name: np.sum(results, axis=0).tolist() for name, results in sorted(seen.items()) if results}
+    found |= {name: np.sum(results, axis=0).tolist() for name, results in sorted(seen.items()) if results}
 
 
 def _folded(value: Any) -> list[float]:

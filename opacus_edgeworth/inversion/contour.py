@@ -146,7 +146,6 @@ class LineTable:
     def select(self, index: int) -> LineTable:
         """Return the table of one phase alone."""
         only = slice(index, index + 1)
-        chernoff = self.chernoff
         return replace(
             self,
             most_lost=self.most_lost[only],
@@ -155,7 +154,7 @@ class LineTable:
             log_mgf_error=self.log_mgf_error[:, only],
             logs=self.logs.select(index),
             log_beyond=self.log_beyond[:, only],
-            chernoff=None if chernoff is None else Chernoff(chernoff.c, chernoff.log_mgf[:, only]),
+            chernoff=None if self.chernoff is None else self.chernoff.select(index),
         )
 
     def joined(self, more: LineTable) -> LineTable:

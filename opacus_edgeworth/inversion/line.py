@@ -152,6 +152,10 @@ class Chernoff:
         """Return the bounds for all steps together, so many of each phase, as for one phase."""
         return Chernoff(self.c, upper_sum(self.log_mgf, counts)[:, None])
 
+    def select(self, index: int) -> Chernoff:
+        """Return the bounds for one phase alone."""
+        return Chernoff(self.c, self.log_mgf[:, index : index + 1])
+
     def joined(self, more: Chernoff) -> Chernoff:
         """Return the bounds for these phases and for more, at the same points."""
         return Chernoff(self.c, np.hstack([self.log_mgf, more.log_mgf]))

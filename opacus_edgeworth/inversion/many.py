@@ -112,8 +112,7 @@ class AddBound:
     def select(self, index: int) -> AddBound:
         """Return the bounds for one phase alone."""
         only = slice(index, index + 1)
-        chernoff = Chernoff(self.chernoff.c, self.chernoff.log_mgf[:, only])
-        return AddBound(chernoff, self.most_lost[only], self.limit[only])
+        return AddBound(self.chernoff.select(index), self.most_lost[only], self.limit[only])
 
     def joined(self, more: AddBound) -> AddBound:
         """Return the bounds for these phases and for more."""

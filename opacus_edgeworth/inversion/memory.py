@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from opacus_edgeworth.bounds import Bounds
 from opacus_edgeworth.composition import Composition, compose
 from opacus_edgeworth.errors import InvalidParameterError, OutOfReachError
 from opacus_edgeworth.inversion.engines import epsilon_by_table, history_epsilon, history_epsilon_and_table
-from opacus_edgeworth.inversion.foresight import Foresight, foresee
+from opacus_edgeworth.inversion.foresight import Entry, Foresight, foresee
 from opacus_edgeworth.inversion.inverting import Table
 from opacus_edgeworth.inversion.many import Plan, Terms, gaussian_like, plan_for
 
@@ -27,8 +27,6 @@ LEVEL = 4.0
 """By which factor mu^2 (see `many.gaussian_like`) may grow before another plan is made."""
 BLOCKS, MOST_STEPS, LARGEST_FALL = 16, 2**40, -0.7
 """Phases of a history's future, their steps, and how far, in log, noise may fall in it."""
-
-Entry: TypeAlias = tuple[float, float, int]
 
 
 class Memory:
@@ -183,18 +181,20 @@ def _begin(entries: list[Entry], delta: float, failed: int | None) -> Run | None
         plan = plan_for(compose(about), delta, history_epsilon_and_table)
         plan = None if plan is None else plan.lighter(delta)
         while plan is not None:
-            found = _by_plan(plan, level, entries, delta)
+            found = _by_plan(plan, level, entries, steps, before, delta)
             if found is not None:
                 return found
             plan = plan.longer()
     return None
 
 
-def _by_plan(plan: Plan, level: int, entries: list[Entry], delta: float) -> Run | None:
-    """Return the run of a history by a plan, from its first step on, if it is narrow."""
-    steps, before, end = compose(entries), compose(entries[:-1]), compose(entries[-1:])
+def _by_plan(
+    plan: Plan, level: int, entries: list[Entry], steps: Composition, before: Composition, delta: float
+) -> Run | None:
+    """Return the run of a history by a plan, from its first step on, if it is narrow; `before` is without the last."""
     if not plan.suits(steps, delta):
         return None
+    end = compose(entries[-1:])
     done, (last, foresight) = plan.product(before), _last_terms(plan, entries, end, None)
     unsampled, guess = _unsampled(entries[:-1]), Bounds(0.0, plan.epsilon)
     return _proved(Run(plan, level, entries, end, done, last, foresight, unsampled, _mu_squared(before), guess), delta)
